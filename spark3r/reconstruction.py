@@ -25,6 +25,8 @@ PERCENTILE_SAMPLE = 1 << 20
 # z-depth beyond this leaves no room in float32 for the products of unprojection.
 _FAR = np.float32(1e18)
 
+_GOLDEN = 0.6180339887  # multiples of it modulo 1 spread as evenly as any sequence can
+
 _ARRAYS = (
     ("images", "uint8", ("S", "H", "W", 3)),
     ("depth", "float32", ("S", "H", "W")),
@@ -231,14 +233,14 @@ def even_shares(
     )
     shares = np.minimum(available, level)
     larger = np.flatnonzero(available > level)
-    spare = budget - shares.sum()  # < len(larger)
-    shares[larger[np.arange(spare) * len(larger) // max(spare, 1)]] += 1
+    spare = int(budget - shares.sum())  # < len(larger)
+    shares[larger[np.argsort(larger * _GOLDEN % 1)[:spare]]] += 1
     return shares
 
 
 def _turned(order: np.ndarray, frame: int) -> np.ndarray:
     """The pixel order of a frame: a fixed scatter (no grid patterns), shifted so that frames fill each other's gaps."""
-    return np.roll(order, -int(frame * 0.6180339887 * len(order)))
+    return np.roll(order, -int(frame * _GOLDEN * len(order)))
 
 
 def _first_usable(usable: np.ndarray, order: np.ndarray, count: int) -> np.ndarray:

@@ -1,0 +1,184 @@
+"""The one attention module of every model, and the seam through which a reduction acts.
+
+In a global layer attention asks a reduction three things, on tokens, before projecting:
+
+    x_q  = reduction.queries(x)    # [B, N, C] → [B, M, C]
+    x_kv = reduction.context(x)    # [B, N, C] → [B, K, C]
+    y    = reduction.restore(out)  # [B, M, C] → [B, N, C], after the output projection
+
+so what is merged or pruned is never projected. `Reduction` itself is the identity: dense attention is the same path.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spark3r.tokens import TokenLayout
+
+
+class Rotation(NamedTuple):
+    """Rotary position tables: one row per token, `parts` separately rotated parts of the head."""
+
+    cos: Tensor  # [N, parts, D / (2 · parts)] float32
+    sin: Tensor  # the same
+
+    def rows(self, index: Tensor) -> Rotation:
+        return Rotation(self.cos[index], self.sin[index])
+
+    def repeated(self, frames: int) -> Rotation:
+        return Rotation(self.cos.repeat(frames, 1, 1), self.sin.repeat(frames, 1, 1))
+
+    def apply(self, x: Tensor) -> Tensor:  # x: [B, h, N, D]
+        """Rotates the pairs (x_j, x_{j + D/2}) inside each part of the head; computed in float32."""
+        a, b = x.unflatten(-1, (self.cos.shape[-2], 2, self.cos.shape[-1])).unbind(-2)
+        return torch.stack((a * self.cos - b * self.sin, a * self.sin + b * self.cos), dim=-2).flatten(-3)
+
+
+class Reduction:
+    """What a global layer does to its tokens before attending. This one does nothing: dense attention."""
+
+    def queries(self, x: Tensor) -> Tensor:
+        return x
+
+    def context(self, x: Tensor) -> Tensor:
+        return x
+
+    def restore(self, out: Tensor) -> Tensor:
+        return out
+
+    def query_rotation(self, rotation: Rotation) -> Rotation:
+        return rotation
+
+    def context_rotation(self, rotation: Rotation) -> Rotation:
+        return rotation
+
+
+Planner = Callable[[Tensor, TokenLayout, int], Reduction]
+"""Looks at the tokens [B, N, C] entering global layer number `layer` and says how to reduce them."""
+
+Reduce = Callable[[Tensor], Reduction]
+
+_DENSE = Reduction()
+
+
+def dense(x: Tensor, layout: TokenLayout, layer: int) -> Reduction:
+    """The planner that reduces nothing."""
+    return _DENSE
+
+
+def no_reduction(x: Tensor) -> Reduction:
+    return _DENSE
+
+
+class Linear(nn.Linear):
+    """A linear layer that works in the type of its weights, whatever the type of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+
+class Kernel(nn.Module):
+    """Scaled dot-product attention: softmax(q kᵀ · scale) v, for q [B, h, M, D] and k, v [B, h, K, D].
+
+    `length_gain` sharpens the softmax as the context grows past `length_reference` tokens, which keeps a model trained
+    on short clips steady on long ones: scale = D^-½ · (1 + length_gain · ln(K / length_reference)), never below D^-½.
+    """
+
+    def __init__(self, length_gain: float = 0.0, length_reference: int = 1):
+        super().__init__()
+        self.length_gain = length_gain
+        self.length_reference = length_reference
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        growth = max(0.0, math.log(k.shape[2] / self.length_reference))
+        scale = q.shape[-1] ** -0.5 * (1.0 + self.length_gain * growth)
+        if _prefers_matmuls(q):
+            return _attend_in_rows(q, k, v, scale)
+        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+
+
+def _prefers_matmuls(q: Tensor) -> bool:
+    """On CPUs bf16 matmuls outrun the fused kernel, which computes in float32 (measured: 1.2–1.5×)."""
+    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and not torch.is_grad_enabled()
+
+
+_SCORES_IN_CACHE = 1 << 21  # scores held at once, in elements: 4 MiB of bf16
+
+
+def _attend_in_rows(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """Attention as plain matmuls, some query rows at a time so that the scores stay in cache."""
+    batch, heads, queries, _ = q.shape
+    rows = min(512, max(32, _SCORES_IN_CACHE // (batch * heads * k.shape[2])))
+    keys = (k * scale).transpose(-1, -2).contiguous()
+    out = torch.empty((batch, heads, queries, v.shape[-1]), dtype=v.dtype)
+    for start in range(0, queries, rows):
+        scores = q[:, :, start : start + rows] @ keys
+        out[:, :, start : start + rows] = scores.softmax(dim=-1) @ v
+    return out
+
+
+def kernel_name(device: torch.device, dtype: torch.dtype) -> str:
+    """The attention kernel that `Kernel` uses on this device, in words, for reports."""
+    if device.type == "cpu":
+        return "bf16 matmuls" if dtype == torch.bfloat16 else "torch sdpa (cpu)"
+    backends = {
+        "flash": torch.backends.cuda.flash_sdp_enabled(),
+        "efficient": torch.backends.cuda.mem_efficient_sdp_enabled(),
+        "cudnn": torch.backends.cuda.cudnn_sdp_enabled(),
+    }
+    enabled = "/".join(name for name, on in backends.items() if on) or "math"
+    return f"torch sdpa ({device.type}; {enabled} enabled)"
+
+
+class Attention(nn.Module):
+    """Multi-head attention of tokens that are already normalised; returns the update before layer scale."""
+
+    def __init__(
+        self, width: int, heads: int, *, qk_norm: bool = False, qk_norm_eps: float = 1e-5, kernel: Kernel | None = None
+    ):
+        super().__init__()
+        self.heads = heads
+        self.qkv = Linear(width, 3 * width)
+        self.q_norm = nn.LayerNorm(width // heads, eps=qk_norm_eps) if qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(width // heads, eps=qk_norm_eps) if qk_norm else nn.Identity()
+        self.proj = Linear(width, width)
+        self.kernel = kernel or Kernel()
+
+    def forward(
+        self,
+        x: Tensor,  # [B, N, C]
+        rotation: Rotation | None = None,  # [N, …], the rows of these tokens
+        reduce: Reduce = no_reduction,
+    ) -> Tensor:  # [B, N, C]
+        reduction = reduce(x)
+        x_q, x_kv = reduction.queries(x), reduction.context(x)
+        q, k, v = self._project(x_q, x_kv)
+        q, k = self.q_norm(q.to(self._norm_dtype(q))), self.k_norm(k.to(self._norm_dtype(k)))
+        if rotation is not None:
+            q = reduction.query_rotation(rotation).apply(q)
+            k = reduction.context_rotation(rotation).apply(k)
+        out = self.kernel(q.to(v.dtype), k.to(v.dtype), v)
+        return reduction.restore(self.proj(out.transpose(1, 2).flatten(2)))
+
+    def _project(self, x_q: Tensor, x_kv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q [B, h, M, D] and k, v [B, h, K, D]; one matmul where both sides are the same tokens."""
+        if x_q is x_kv:
+            q, k, v = self._heads(self.qkv(x_q), 3)
+            return q, k, v
+        width = x_q.shape[-1]
+        weight, bias = self.qkv.weight, self.qkv.bias
+        (q,) = self._heads(F.linear(x_q.to(weight.dtype), weight[:width], bias[:width]), 1)
+        k, v = self._heads(F.linear(x_kv.to(weight.dtype), weight[width:], bias[width:]), 2)
+        return q, k, v
+
+    def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:  # [B, N, parts·C] → parts × [B, h, N, D]
+        return x.unflatten(-1, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def _norm_dtype(self, x: Tensor) -> torch.dtype:
+        return self.q_norm.weight.dtype if isinstance(self.q_norm, nn.LayerNorm) else x.dtype

@@ -1,0 +1,1 @@
+"""Reconstruction networks: one trunk, families as data."""

@@ -1,0 +1,100 @@
+"""Transformer blocks and rotary positions, shared by every family."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spark3r.attention import Attention, Kernel, Linear, Reduce, Rotation, no_reduction
+from spark3r.models.config import BlockConfig
+
+
+class Mlp(nn.Module):
+    """Linear – GELU – Linear."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.fc1 = Linear(width, hidden)
+        self.fc2 = Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class SwiGlu(nn.Module):
+    """The gated MLP: w3(silu(a) · b) with [a | b] = w12(x)."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.w12 = Linear(width, 2 * hidden)
+        self.w3 = Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.w12(x).chunk(2, dim=-1)
+        return self.w3(F.silu(a) * b)
+
+
+class LayerScale(nn.Module):
+    def __init__(self, width: int, initial: float = 0.01):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((width,), initial))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block. The residual stream keeps the type it arrives in (float32 in every family)."""
+
+    def __init__(self, width: int, heads: int, config: BlockConfig):
+        super().__init__()
+        hidden = config.mlp_hidden or 4 * width
+        self.norm1 = nn.LayerNorm(width, eps=config.norm_eps)
+        self.attn = Attention(
+            width,
+            heads,
+            qk_norm=config.qk_norm,
+            qk_norm_eps=config.qk_norm_eps,
+            kernel=Kernel(config.length_gain, config.length_reference),
+        )
+        self.ls1 = LayerScale(width) if config.layer_scale else nn.Identity()
+        self.norm2 = nn.LayerNorm(width, eps=config.norm_eps)
+        self.mlp = SwiGlu(width, hidden) if config.mlp == "swiglu" else Mlp(width, hidden)
+        self.ls2 = LayerScale(width) if config.layer_scale else nn.Identity()
+
+    def forward(self, x: Tensor, rotation: Rotation | None = None, reduce: Reduce = no_reduction) -> Tensor:
+        x = x + self.ls1(self.attn(self.norm1(x), rotation, reduce))
+        return x + self.ls2(self.mlp(self.norm2(x)))
+
+
+@lru_cache(maxsize=32)
+def grid_rotation(
+    grid: tuple[int, int], special: int, head_dim: int, device: torch.device, *, flat: bool = False
+) -> Rotation:
+    """Tables of one frame for the two-part rotary embedding (base 100): rows turn the head's first half, columns the
+    second. Patches stand at (row + 1, column + 1), or all at (1, 1) if `flat`; special tokens at (0, 0), unrotated."""
+    rows, columns = torch.meshgrid(*(torch.arange(1, side + 1) for side in grid), indexing="ij")
+    place = torch.stack((rows, columns), dim=-1).reshape(-1, 2)  # [h·w, 2]
+    place = torch.ones_like(place) if flat else place
+    place = torch.cat((place.new_zeros(special, 2), place)).to(device, torch.float32)
+    quarter = head_dim // 4
+    frequency = 100.0 ** (-torch.arange(quarter, device=device, dtype=torch.float32) / quarter)
+    angle = place[:, :, None] * frequency  # [P, 2, D/4]
+    return Rotation(angle.cos(), angle.sin())
+
+
+def normal_(parameter: Tensor, std: float) -> Tensor:
+    return nn.init.trunc_normal_(parameter, std=std, a=-3 * std, b=3 * std)
+
+
+def initialise(module: nn.Module) -> None:
+    """Linear layers: truncated normal with standard deviation 0.7 / √inputs, zero biases."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            normal_(layer.weight, 0.7 / math.sqrt(layer.in_features))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

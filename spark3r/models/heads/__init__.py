@@ -1,0 +1,1 @@
+"""Heads: what is read from the trunk's tokens."""

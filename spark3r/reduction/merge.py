@@ -1,0 +1,130 @@
+"""Query merging inside groups of neighbouring frames (METHOD §2; decisions §3.1–3).
+
+In every group of consecutive frames the patches of frames 0, factor, 2·factor, … are destinations; each other patch
+joins the destination it is most similar to. Special tokens stand alone. A plan is one index per token, so no token can
+be lost or counted twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spark3r.tokens import TokenLayout
+
+_SCORES_AT_ONCE = 1 << 26  # similarity scores held at once, in elements: 128 MiB of bf16
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """Which of M merged rows each of N tokens belongs to."""
+
+    slot: Tensor  # [B, N] int64, the merged row of each token
+    destination: Tensor  # [M] int64, the token at whose place each merged row stands
+
+    def merge(self, x: Tensor) -> Tensor:  # [B, N, C] → [B, M, C]
+        """The mean of every row's tokens, summed in float32; deterministic on every device."""
+        batch, _, width = x.shape
+        rows = len(self.destination)
+        flat = (self.slot + torch.arange(batch, device=x.device)[:, None] * rows).flatten()
+        total = _sum_rows(x.reshape(-1, width).float(), flat, batch * rows)
+        count = _sum_rows(torch.ones_like(flat, dtype=torch.float32)[:, None], flat, batch * rows)
+        return (total / count).to(x.dtype).reshape(batch, rows, width)
+
+    def unmerge(self, y: Tensor) -> Tensor:  # [B, M, C] → [B, N, C]
+        """Every token receives its row's value."""
+        return torch.stack([row[slot] for row, slot in zip(y, self.slot, strict=True)])
+
+
+def _sum_rows(x: Tensor, index: Tensor, rows: int) -> Tensor:
+    """Sums the rows x [N, C] that share an index, into [rows, C], in a fixed order."""
+    total = x.new_zeros(rows, x.shape[1])
+    if x.is_cuda:  # index_put_ sorts the indices; index_add_ would add in whatever order threads arrive
+        return total.index_put_((index,), x, accumulate=True)
+    return total.scatter_add_(0, index[:, None].expand_as(x), x)
+
+
+def plan_query_merge(
+    x: Tensor,  # [B, N, C], the tokens entering one global layer
+    layout: TokenLayout,
+    factor: int,
+    group_size: int,
+    match_dtype: torch.dtype = torch.float32,
+) -> MergePlan:
+    """Matches every source patch to its most similar destination of the same group (cosine similarity)."""
+    places = _places(layout, factor, group_size, x.device)
+    slot = places.rank.repeat(x.shape[0], 1)
+    _, patches = layout.split(x)
+    for region in places.regions:
+        matched = _match(patches[:, region.start : region.stop].to(match_dtype), region)
+        slot[:, region.source_tokens] = matched
+    return MergePlan(slot, places.destination)
+
+
+class _Region(NamedTuple):
+    """Some groups of equal length, matched together: all full groups, or the last incomplete one."""
+
+    start: int  # first frame
+    stop: int
+    groups: int
+    is_destination: tuple[bool, ...]  # per frame of a group
+    source_tokens: Tensor  # [groups · sources] int64, place in the clip's row of each source patch
+    slots: Tensor  # [groups, destinations] int64, merged row of each destination patch
+
+
+class _Places(NamedTuple):
+    rank: Tensor  # [N] int64, merged row of every token that keeps its own; anything for sources
+    destination: Tensor  # [M] int64
+    regions: tuple[_Region, ...]
+
+
+@lru_cache(maxsize=64)
+def _places(layout: TokenLayout, factor: int, group_size: int, device: torch.device) -> _Places:
+    """All that does not depend on the tokens' values, computed once on the CPU so that layers never synchronise."""
+    in_group = torch.arange(layout.frames) % group_size
+    kept_frames = in_group % factor == 0
+    kept = layout.keep_patches_of(kept_frames)
+    rank = kept.cumsum(0) - 1
+    full = layout.frames // group_size * group_size
+    spans = [(0, full, group_size), (full, layout.frames, layout.frames - full)]
+    tokens = layout.patch_tokens()
+    regions = []
+    for start, stop, length in spans:
+        is_destination = tuple(position % factor == 0 for position in range(length))
+        if start == stop or all(is_destination):
+            continue
+        chosen = kept_frames[start:stop]
+        slots = rank[tokens[start:stop][chosen]].reshape((stop - start) // length, -1)
+        sources = tokens[start:stop][~chosen].flatten()
+        groups = (stop - start) // length
+        regions.append(_Region(start, stop, groups, is_destination, sources.to(device), slots.to(device)))
+    return _Places(rank.to(device), kept.nonzero()[:, 0].to(device), tuple(regions))
+
+
+def _match(patches: Tensor, region: _Region) -> Tensor:
+    """Merged row of each source patch of a region, [B, groups · sources]; patches is [B, frames, h·w, C]."""
+    grouped = patches.unflatten(1, (region.groups, -1))
+    positions = range(len(region.is_destination))
+    sources = grouped[:, :, [i for i in positions if not region.is_destination[i]]].flatten(2, 3)
+    targets = grouped[:, :, [i for i in positions if region.is_destination[i]]].flatten(2, 3)
+    targets = torch.nn.functional.normalize(targets, dim=-1)  # a source's own length does not change its best match
+    best = _most_similar(sources, targets)
+    return region.slots.expand(len(best), -1, -1).gather(2, best).flatten(1)
+
+
+def _most_similar(sources: Tensor, targets: Tensor) -> Tensor:
+    """argmax over destinations, [B, groups, sources]; some groups and rows at a time, to bound memory."""
+    batch, groups, count, _ = sources.shape
+    best = torch.empty((batch, groups, count), dtype=torch.int64, device=sources.device)
+    at_once = max(1, _SCORES_AT_ONCE // (batch * count * targets.shape[2]))
+    rows = max(1, min(count, _SCORES_AT_ONCE // (batch * targets.shape[2])))
+    for group in range(0, groups, at_once):
+        keys = targets[:, group : group + at_once].transpose(-1, -2)
+        for row in range(0, count, rows):
+            scores = sources[:, group : group + at_once, row : row + rows] @ keys
+            best[:, group : group + at_once, row : row + rows] = scores.argmax(dim=-1)
+    return best

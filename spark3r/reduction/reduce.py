@@ -1,0 +1,72 @@
+"""The method on one page: how one global layer reduces its tokens (Spark3R, arXiv 2605.06270).
+
+Queries are one view's own question and suffer from compression: they are merged gently, among neighbouring frames
+only, and every member of a merged query receives its answer. Keys/values are the shared description of the scene and
+bear hard pruning. Both happen on tokens, before any projection (METHOD §3.4), and only in global layers (§3.5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spark3r.attention import Reduction, Rotation, dense
+from spark3r.reduction.merge import MergePlan, plan_query_merge
+from spark3r.reduction.prune import kept_context
+from spark3r.reduction.schedule import ReductionSchedule
+from spark3r.tokens import TokenLayout
+
+
+@dataclass(frozen=True)
+class Reducer:
+    """The planner of a schedule: called with the tokens entering each global layer."""
+
+    schedule: ReductionSchedule
+    match_dtype: torch.dtype = torch.float32
+
+    def __call__(self, x: Tensor, layout: TokenLayout, layer: int) -> Reduction:  # x: [B, N, C], normalised
+        level = self.schedule.at(layer)
+        if level.query_factor == level.kv_factor == 1:
+            return dense(x, layout, layer)
+        merged = None
+        if level.query_factor > 1:
+            merged = plan_query_merge(x, layout, level.query_factor, self.schedule.group_size, self.match_dtype)
+        if self.schedule.policy == "uniform":
+            return _MergedBothSides(merged, None)
+        kept = kept_context(layout, level.kv_factor, x.device) if level.kv_factor > 1 else None
+        return _MergedAndPruned(merged, kept)
+
+
+@dataclass(frozen=True)
+class _MergedAndPruned(Reduction):
+    """Spark3R's asymmetric reduction; None on a side means that side is untouched."""
+
+    merged: MergePlan | None
+    kept: Tensor | None  # [K] int64
+
+    def queries(self, x: Tensor) -> Tensor:
+        return x if self.merged is None else self.merged.merge(x)
+
+    def context(self, x: Tensor) -> Tensor:
+        return x if self.kept is None else x[:, self.kept]
+
+    def restore(self, out: Tensor) -> Tensor:
+        return out if self.merged is None else self.merged.unmerge(out)
+
+    def query_rotation(self, rotation: Rotation) -> Rotation:
+        return rotation if self.merged is None else rotation.rows(self.merged.destination)
+
+    def context_rotation(self, rotation: Rotation) -> Rotation:
+        return rotation if self.kept is None else rotation.rows(self.kept)
+
+
+class _MergedBothSides(_MergedAndPruned):
+    """The uniform policy of earlier accelerators: keys/values are averaged exactly as the queries are."""
+
+    def context(self, x: Tensor) -> Tensor:
+        return self.queries(x)
+
+    def context_rotation(self, rotation: Rotation) -> Rotation:
+        return self.query_rotation(rotation)

@@ -1,0 +1,81 @@
+"""Where each token stands: the only file that adds specials to patches.
+
+A clip of S frames is one row of N = S · P tokens. Every frame holds its special tokens first (camera, registers,
+cls), then its patches in row-major order:
+
+    frame 0: s0 s1 … | p00 p01 … p(h-1)(w-1)      frame 1: s0 s1 … | p00 …      …
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """The arrangement of a clip's tokens: S frames, `special` tokens each, a grid of h × w patches each.
+
+    `reference` is the frame, in the order of the tokens, whose camera the model takes as the world (METHOD: it is
+    always kept among keys/values).
+    """
+
+    frames: int
+    special: int
+    grid: tuple[int, int]
+    reference: int = 0
+
+    def __post_init__(self) -> None:
+        if self.frames < 1 or self.special < 0 or min(self.grid) < 1:
+            raise ValueError(f"{self}: frames and both grid sides must be 1 or more, special 0 or more")
+        if not 0 <= self.reference < self.frames:
+            raise ValueError(f"reference={self.reference}: must be a frame index below {self.frames}")
+
+    @property
+    def patches(self) -> int:
+        """Patch tokens per frame, h · w."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def per_frame(self) -> int:
+        """All tokens per frame, P."""
+        return self.special + self.patches
+
+    @property
+    def total(self) -> int:
+        """All tokens of the clip, N = S · P."""
+        return self.frames * self.per_frame
+
+    def tokens_keeping_patches_of(self, frames: int) -> int:
+        """How many tokens remain when only `frames` frames keep their patches and every special token stays."""
+        return self.frames * self.special + frames * self.patches
+
+    def keep_patches_of(self, kept_frames: Tensor) -> Tensor:
+        """The mask [N] that keeps every special token and the patches of the frames marked in `kept_frames` [S]."""
+        mask = kept_frames[:, None].repeat(1, self.per_frame)
+        mask[:, : self.special] = True
+        return mask.flatten()
+
+    def is_patch(self, device: torch.device | None = None) -> Tensor:
+        """Which tokens are patches, [N] bool."""
+        return ~self.keep_patches_of(torch.zeros(self.frames, dtype=torch.bool, device=device))
+
+    def patch_tokens(self, device: torch.device | None = None) -> Tensor:
+        """Index of every patch token in the clip's row, [S, h·w] int64."""
+        start = torch.arange(self.frames, device=device)[:, None] * self.per_frame + self.special
+        return start + torch.arange(self.patches, device=device)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Separates x [B, N, C] into specials [B, S, special, C] and patches [B, S, h·w, C] (views)."""
+        framed = x.unflatten(1, (self.frames, self.per_frame))
+        return framed[:, :, : self.special], framed[:, :, self.special :]
+
+    def framed(self, x: Tensor) -> Tensor:
+        """The same tokens with one row per frame: [B, N, C] → [B·S, P, C] (a view where memory allows)."""
+        return x.reshape(-1, self.per_frame, x.shape[-1])
+
+    def joined(self, x: Tensor) -> Tensor:
+        """The inverse of `framed`: [B·S, P, C] → [B, N, C]."""
+        return x.reshape(-1, self.total, x.shape[-1])

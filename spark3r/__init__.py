@@ -1,0 +1,34 @@
+"""Spark3R: long videos into depth, cameras and point clouds, fast, without retraining.
+
+>>> import spark3r
+>>> scene = spark3r.reconstruct(spark3r.read_frames("clip.mp4"))  # doctest: +SKIP
+"""
+
+from spark3r.errors import Cancelled, CheckpointError, DoesNotFit, InputError
+from spark3r.frames import Frames, describe_source, planned_frames, read_frames
+from spark3r.inference import Estimate, Progress, estimate, network_size, reconstruct, schedule_for
+from spark3r.models.checkpoints import ModelCard, list_models, load_model
+from spark3r.reconstruction import Reconstruction
+from spark3r.reduction import ReductionSchedule
+
+__all__ = [
+    "Cancelled",
+    "CheckpointError",
+    "DoesNotFit",
+    "Estimate",
+    "Frames",
+    "InputError",
+    "ModelCard",
+    "Progress",
+    "Reconstruction",
+    "ReductionSchedule",
+    "describe_source",
+    "estimate",
+    "list_models",
+    "load_model",
+    "network_size",
+    "planned_frames",
+    "read_frames",
+    "reconstruct",
+    "schedule_for",
+]

@@ -1,0 +1,271 @@
+"""reconstruct(): the only place that joins a model and a schedule, and that knows device, type, chunks and cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spark3r.attention import kernel_name
+from spark3r.errors import Cancelled, DoesNotFit, InputError
+from spark3r.frames import Frames
+from spark3r.measure import Meter, PeakMemory, available_bytes
+from spark3r.models import preprocess
+from spark3r.models.checkpoints import load_model
+from spark3r.models.network import Network
+from spark3r.reconstruction import Cost, Reconstruction
+from spark3r.reduction import Reducer, ReductionSchedule
+from spark3r.tokens import TokenLayout
+
+FRAMES_AT_ONCE = 16  # encoder and dense head take this many frames at a time, to bound memory
+
+Schedule = ReductionSchedule | Literal["auto"] | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: the stage it is in, the share of its work done, and what each stage has taken so far."""
+
+    stage: str
+    fraction: float  # 0 … 1
+    milliseconds: dict[str, float]
+    elapsed_ms: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a clip will ask of the machine, known before any work."""
+
+    frames: int
+    height: int  # of the network's input
+    width: int
+    tokens: int
+    query_tokens: int  # in a base layer
+    kv_tokens: int
+    needed_bytes: int
+    available_bytes: int
+
+    @property
+    def fits(self) -> bool:
+        return self.needed_bytes <= self.available_bytes
+
+
+def schedule_for(schedule: Schedule, num_frames: int, model: Network) -> ReductionSchedule:
+    """The schedule meant by "auto" (length-adaptive factors, the model's own sensitive layers) or None (dense)."""
+    if schedule is None:
+        return ReductionSchedule.off()
+    if isinstance(schedule, ReductionSchedule):
+        return schedule
+    if schedule != "auto":
+        raise InputError(f"schedule={schedule!r}: must be a ReductionSchedule, 'auto', or None for dense")
+    return ReductionSchedule.auto(num_frames, model.config.sensitive_layers)
+
+
+def network_size(model: Network, height: int, width: int, resolution: int | None = None) -> tuple[int, int]:
+    """(H, W) of the network's input for frames of this size; `resolution` bounds the longer side."""
+    return preprocess.network_size(model.config, height, width, resolution)
+
+
+def estimate(model: Network, num_frames: int, height: int, width: int, schedule: Schedule = None) -> Estimate:
+    """Tokens and memory of a run; height and width are the network's input, as from `network_size`."""
+    layout = model.trunk.layout(num_frames, model.grid(height, width))
+    queries, keys = schedule_for(schedule, num_frames, model).token_counts(layout)
+    needed = _needed_bytes(model, layout, height * width)
+    return Estimate(num_frames, height, width, layout.total, queries, keys, needed, available_bytes(model.device))
+
+
+def _needed_bytes(model: Network, layout: TokenLayout, pixels: int) -> int:
+    """Peak of the trunk: the residual stream in float32, one MLP's hidden layer twice, the tapped layers; then the
+    stem's features and the results. An upper estimate within about a third of what is measured."""
+    config = model.config
+    item = torch.empty(0, dtype=model.dtype).element_size()
+    stream = layout.total * config.width * (4 * 4 + 2 * 4 * item)
+    taps = layout.total * 2 * config.width * 4 * len(config.taps)
+    fine = layout.frames * pixels // 16 * config.stem_width * item
+    results = layout.frames * pixels * (3 + 4 + 4)
+    chunk = min(layout.frames, FRAMES_AT_ONCE) * pixels * 4 * 64
+    return stream + taps + fine + results + chunk
+
+
+@torch.inference_mode()
+def reconstruct(
+    frames: Frames | np.ndarray,
+    model: Network | str = "mini",
+    schedule: Schedule = "auto",
+    *,
+    resolution: int | None = None,
+    device: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    cancel: Callable[[], bool] | None = None,
+) -> Reconstruction:
+    """Depth, confidence and cameras of a clip in one pass, with what it cost.
+
+    frames      Frames, or an array [S, H, W, 3] uint8 RGB
+    model       a network from `load_model`, or its name
+    schedule    a ReductionSchedule, "auto" (by length), or None for dense
+    resolution  longer side of the network's input in pixels; None: the model's own
+    device, dtype  used when `model` is a name; a network runs where it is
+    progress    called several times a second; cancel: asked before every block, True raises Cancelled
+
+    Raises InputError for what cannot be used, DoesNotFit before any work when memory will not do, Cancelled.
+    """
+    frames = frames if isinstance(frames, Frames) else _frames_of(frames)
+    network = load_model(model, device, dtype) if isinstance(model, str) else model
+    return _Run(frames, network, schedule, resolution, progress, cancel).run()
+
+
+def _frames_of(images: np.ndarray) -> Frames:
+    """Frames from a bare array [S, H, W, 3] uint8 RGB."""
+    if not isinstance(images, np.ndarray) or images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+        raise InputError("frames: must be what read_frames gives, or a uint8 RGB array [S, H, W, 3]")
+    if len(images) == 0:
+        raise InputError("frames: the array holds no frame; at least one is needed")
+    count = np.arange(len(images))
+    names = tuple(f"{index:06d}" for index in count)
+    return Frames(images, count.astype(np.int64), count.astype(np.float64), names, "array", (), 0.0)
+
+
+class _Run:
+    """One reconstruction under way."""
+
+    def __init__(
+        self,
+        frames: Frames,
+        network: Network,
+        schedule: Schedule,
+        resolution: int | None,
+        progress: Callable[[Progress], None] | None,
+        cancel: Callable[[], bool] | None,
+    ):
+        self.frames, self.network = frames, network
+        self.schedule = schedule_for(schedule, len(frames), network)
+        self.size = network_size(network, *frames.images.shape[1:3], resolution)
+        self.layout = network.trunk.layout(len(frames), network.grid(*self.size))
+        self.progress, self.cancel = progress, cancel
+        self.meter = Meter(network.device)
+        self.work = _Work(network, self.layout, self.schedule)
+
+    def run(self) -> Reconstruction:
+        self._check_memory()
+        with PeakMemory(self.network.device) as memory:
+            images, patches, skip = self._encode()
+            taps = self._aggregate(patches)
+            cameras = self.network.cameras(taps, *self.size)
+            depth, confidence = self._densify(taps, skip, images)
+        return Reconstruction(
+            images=images,
+            depth=depth,
+            confidence=confidence,
+            world_from_camera=cameras.world_from_camera[0].float().cpu().numpy(),
+            intrinsics=cameras.intrinsics[0].float().cpu().numpy(),
+            cost=self._cost(memory.peak_bytes),
+            schedule=self.schedule,
+            model=self.network.config.name,
+            device=str(self.network.device),
+            dtype=str(self.network.dtype).removeprefix("torch."),
+            kernel=kernel_name(self.network.device, self.network.dtype),
+            indices=self.frames.indices,
+            timestamps=self.frames.timestamps,
+            names=self.frames.names,
+        )
+
+    def _check_memory(self) -> None:
+        planned = estimate(self.network, len(self.frames), *self.size, self.schedule)
+        if not planned.fits:
+            raise DoesNotFit(
+                f"{planned.frames} frames at {planned.width}×{planned.height} need about "
+                f"{planned.needed_bytes / 2**30:.1f} GiB but {planned.available_bytes / 2**30:.1f} GiB are free: "
+                f"take at most {self._longest_clip(planned)} frames, or lower the resolution"
+            )
+
+    def _longest_clip(self, planned: Estimate) -> int:
+        """The largest number of frames that fits, as memory grows in proportion to frames."""
+        return max(1, int(planned.frames * planned.available_bytes / planned.needed_bytes))
+
+    def _encode(self) -> tuple[np.ndarray, Tensor, Tensor]:
+        """Network-size images [S, H, W, 3], patch tokens [S, h·w, C] and the stem's features, a chunk at a time."""
+        images, patches, skips = [], [], []
+        for chunk in self._chunks("encoder"):
+            with self.meter.stage("preprocess"):
+                images.append(preprocess.resize(self.frames.images[chunk], self.size))
+                batch = preprocess.to_tensor(images[-1], self.network.device)
+            with self.meter.stage("encoder"):
+                encoded = self.network.encode(batch)
+            patches.append(encoded.patches)
+            skips.append(encoded.skip)
+        return np.concatenate(images), torch.cat(patches), torch.cat(skips)
+
+    def _aggregate(self, patches: Tensor) -> list[Tensor]:
+        plan = self.meter.timed(Reducer(self.schedule, match_dtype=self.network.dtype))
+        scopes = [block.scope for block in self.network.config.blocks]
+        remaining = iter(scopes)
+        with self.meter.watching(self.network.trunk.blocks, scopes, lambda: self._step(next(remaining))):
+            return self.network.trunk(patches, self.layout, plan)
+
+    def _densify(self, taps: list[Tensor], skip: Tensor, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Depth and confidence [S, H, W] float32, moved off the device as they are made."""
+        depth = np.empty((len(self.frames), *self.size), np.float32)
+        confidence = np.empty_like(depth)
+        for chunk in self._chunks("heads"):
+            with self.meter.stage("heads"):
+                batch = preprocess.to_tensor(images[chunk], self.network.device)
+                chunk_depth, logit = self.network.dense(taps, skip[chunk], batch, chunk)
+                depth[chunk] = chunk_depth.cpu().numpy()
+                confidence[chunk] = torch.sigmoid(logit).cpu().numpy()
+        return depth, np.maximum(confidence, np.finfo(np.float32).tiny)
+
+    def _chunks(self, stage: str) -> Iterator[slice]:
+        for start in range(0, len(self.frames), FRAMES_AT_ONCE):
+            self._step(stage)
+            yield slice(start, min(start + FRAMES_AT_ONCE, len(self.frames)))
+
+    def _step(self, stage: str) -> None:
+        """Before every block and chunk: stop if asked to, then tell how far we are."""
+        if self.cancel is not None and self.cancel():
+            raise Cancelled("the reconstruction was stopped")
+        fraction = self.work.begin(stage)
+        if self.progress is not None:
+            names = {"frame": "frame_attention", "global": "global_attention", "register": "global_attention"}
+            times = {"decode": self.frames.decode_ms, **self.meter.milliseconds}
+            self.progress(Progress(names.get(stage, stage), fraction, times, self.meter.elapsed_ms))
+
+    def _cost(self, peak_bytes: int) -> Cost:
+        times = {"decode": self.frames.decode_ms, **self.meter.milliseconds}
+        times["total"] = self.frames.decode_ms + self.meter.elapsed_ms
+        times.setdefault("matching", 0.0)
+        queries, keys = self.schedule.token_counts(self.layout)
+        return Cost(times, peak_bytes, self.layout.total, queries, keys)
+
+
+class _Work:
+    """Shares of the whole work, in multiply–adds with attention counted at the lower rate it runs at."""
+
+    _ATTENTION_IS_SLOWER = 4
+
+    def __init__(self, network: Network, layout: TokenLayout, schedule: ReductionSchedule):
+        width = network.config.width
+        queries, keys = schedule.token_counts(layout)
+        linear = 12 * layout.total * width**2
+        chunks = -(-layout.frames // FRAMES_AT_ONCE)
+        per_chunk = min(layout.frames, FRAMES_AT_ONCE) * layout.per_frame * 12 * width**2
+        self._share = {
+            "frame": linear + 2 * layout.total * layout.per_frame * width * self._ATTENTION_IS_SLOWER,
+            "global": linear + 2 * queries * keys * width * self._ATTENTION_IS_SLOWER,
+            "register": linear * layout.special // layout.per_frame,
+            "encoder": per_chunk,
+            "heads": 4 * per_chunk,
+        }
+        self._total = sum(self._share[block.scope] for block in network.config.blocks)
+        self._total += chunks * (self._share["encoder"] + self._share["heads"])
+        self._done = self._next = 0.0
+
+    def begin(self, stage: str) -> float:
+        """The share done when `stage` begins, 0 … 1."""
+        self._done += self._next
+        self._next = self._share[stage]
+        return min(1.0, self._done / self._total)

@@ -1,0 +1,177 @@
+"""Measuring from outside: time per stage by hooks, peak memory by sampling. No timer stands in a model."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spark3r.attention import Planner, Reduction
+from spark3r.tokens import TokenLayout
+
+STAGE_OF_SCOPE = {"frame": "frame_attention", "global": "global_attention", "register": "global_attention"}
+
+
+class Meter:
+    """Adds up milliseconds per stage. A stage inside another is taken out of the outer one."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.milliseconds: dict[str, float] = {}
+        self.started = time.perf_counter()
+        self._open: list[tuple[str, float]] = []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self.begin(name)
+        try:
+            yield
+        finally:
+            self.end()
+
+    def begin(self, name: str) -> None:
+        self._open.append((name, self._now()))
+
+    def end(self) -> None:
+        name, start = self._open.pop()
+        spent = self._now() - start
+        self.milliseconds[name] = self.milliseconds.get(name, 0.0) + spent
+        if self._open:
+            outer = self._open[-1][0]
+            self.milliseconds[outer] = self.milliseconds.get(outer, 0.0) - spent
+
+    @property
+    def elapsed_ms(self) -> float:
+        return (time.perf_counter() - self.started) * 1e3
+
+    @contextmanager
+    def watching(self, blocks: nn.ModuleList, scopes: list[str], before: Callable[[], None]) -> Iterator[None]:
+        """Times every block under the name of its scope; `before` runs ahead of each and may raise to stop."""
+
+        def enter(name: str) -> Callable[[nn.Module, Any], None]:
+            def hook(module: nn.Module, inputs: Any) -> None:
+                before()
+                self.begin(name)
+
+            return hook
+
+        with ExitStack() as hooks:
+            for block, scope in zip(blocks, scopes, strict=True):
+                hooks.callback(block.register_forward_pre_hook(enter(STAGE_OF_SCOPE[scope])).remove)
+                hooks.callback(block.register_forward_hook(lambda module, inputs, output: self.end()).remove)
+            yield
+
+    def timed(self, plan: Planner) -> Planner:
+        """The same planner, its time counted as matching."""
+
+        def planned(x: Tensor, layout: TokenLayout, layer: int) -> Reduction:
+            with self.stage("matching"):
+                return plan(x, layout, layer)
+
+        return planned
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() * 1e3
+
+
+class PeakMemory:
+    """Bytes in use at most while the context is open: on a GPU those allocated, on a CPU the growth of the process."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.peak_bytes = 0
+
+    def __enter__(self) -> PeakMemory:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            return self
+        _return_free_memory()
+        self._start = resident_bytes()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, name="spark3r-memory", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.device.type == "cuda":
+            self.peak_bytes = torch.cuda.max_memory_allocated(self.device)
+            return
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while True:
+            self.peak_bytes = max(self.peak_bytes, resident_bytes() - self._start)
+            if self._stop.wait(0.01):
+                return
+
+
+def _return_free_memory() -> None:
+    """Gives freed heap back to the system, so that the growth of the process is this run's own."""
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+        if trim is not None:
+            trim(0)
+
+
+def resident_bytes() -> int:
+    """Physical memory of this process now."""
+    if sys.platform == "linux":
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    import psutil
+
+    return psutil.Process().memory_info().rss
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that a new run may take on the device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if sys.platform == "linux":
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def machine(device: torch.device | None = None) -> dict[str, Any]:
+    """What a published number must name: processor or GPU, threads, torch, Python, system."""
+    device = device or torch.device("cpu")
+    about = {
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": device.type,
+    }
+    if device.type == "cuda":
+        about["device"] = torch.cuda.get_device_name(device)
+        about["cuda"] = torch.version.cuda
+    return about
+
+
+def _processor() -> str:
+    """The processor's name with the matrix extensions that decide its speed."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] \
+        if info.is_file() else []
+    name = names[0] if names else platform.processor() or "unknown processor"
+    extensions = [e for e in ("avx512_bf16", "amx_bf16") if torch.cpu.get_capabilities().get(e)]
+    return " ".join([name, f"({os.cpu_count()} cores)", *extensions])

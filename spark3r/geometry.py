@@ -144,9 +144,11 @@ def umeyama(
     source: np.ndarray,  # [N, 3]
     target: np.ndarray,  # [N, 3]
     weights: np.ndarray | None = None,  # [N] >= 0
+    scale: float | None = None,
 ) -> Similarity:
     """The similarity that takes source to target with least (weighted) squares; Umeyama 1991, never a reflection.
 
+    `scale`: taken as given, otherwise fitted too.
     Always defined: coinciding points give scale 1 and no rotation; collinear points leave the turn about their line
     free, where any choice has the same residual (`align_cameras` settles it by the orientations).
     """
@@ -157,7 +159,8 @@ def umeyama(
     source, target = source - source_mean, target - target_mean
     covariance = (weights[:, None] * target).T @ source  # eq. 38
     rotation = nearest_rotation(covariance)
-    scale = _least_squares_scale(source @ rotation.T, target, weights)
+    if scale is None:
+        scale = _least_squares_scale(source @ rotation.T, target, weights)
     return Similarity(scale, rotation, target_mean - scale * rotation @ source_mean)
 
 

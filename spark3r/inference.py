@@ -156,7 +156,7 @@ class _Run:
             images, patches, skip = self._encode()
             taps = self._aggregate(patches)
             cameras = self.network.cameras(taps, *self.size)
-            depth, confidence = self._densify(taps, skip, images)
+            depth, confidence = self._densify(taps, skip)
         return Reconstruction(
             images=images,
             depth=depth,
@@ -207,14 +207,13 @@ class _Run:
         with self.meter.watching(self.network.trunk.blocks, scopes, lambda: self._step(next(remaining))):
             return self.network.trunk(patches, self.layout, plan)
 
-    def _densify(self, taps: list[Tensor], skip: Tensor, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _densify(self, taps: list[Tensor], skip: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Depth and confidence [S, H, W] float32, moved off the device as they are made."""
         depth = np.empty((len(self.frames), *self.size), np.float32)
         confidence = np.empty_like(depth)
         for chunk in self._chunks("heads"):
             with self.meter.stage("heads"):
-                batch = preprocess.to_tensor(images[chunk], self.network.device)
-                chunk_depth, logit = self.network.dense(taps, skip[chunk], batch, chunk)
+                chunk_depth, logit = self.network.dense(taps, skip[chunk], chunk)
                 depth[chunk] = chunk_depth.cpu().numpy()
                 confidence[chunk] = torch.sigmoid(logit).cpu().numpy()
         return depth, np.maximum(confidence, np.finfo(np.float32).tiny)

@@ -44,9 +44,7 @@ class Network(nn.Module):
         self.encoder = StemEncoder(config)
         self.trunk = Trunk(config)
         self.camera_head = CameraHead(config.width)
-        self.dense_head = DenseHead(
-            config.width, config.stem_width, config.head_width, config.patch, taps=len(config.taps)
-        )
+        self.dense_head = DenseHead(config.width, config.stem_width, config.head_width, taps=len(config.taps))
 
     def forward(self, images: Tensor, plan: Planner = dense) -> Prediction:
         """images [B, S, 3, H, W] in [0, 1], H and W multiples of the patch."""
@@ -56,7 +54,7 @@ class Network(nn.Module):
         layout = self.trunk.layout(frames, self.grid(height, width))
         taps = self.trunk(encoded.patches, layout, plan)
         cameras = self.cameras(taps, height, width)
-        depth, confidence = self.dense(taps, encoded.skip, flat, slice(None))
+        depth, confidence = self.dense(taps, encoded.skip, slice(None))
         return Prediction(
             depth.unflatten(0, (batch, frames)), confidence.unflatten(0, (batch, frames)), *cameras
         )
@@ -69,24 +67,28 @@ class Network(nn.Module):
         pose = self.camera_head(taps[-1][:, :, 0])
         return Cameras(pose, world_from_camera(pose), intrinsics_from_fov(pose[..., 7:], height, width))
 
-    def dense(self, taps: list[Tensor], skip: Tensor, images: Tensor, frames: slice) -> tuple[Tensor, Tensor]:
-        """Depth and confidence logit [F, H, W] of some frames; skip and images are those of the same frames."""
+    def dense(self, taps: list[Tensor], skip: Tensor, frames: slice) -> tuple[Tensor, Tensor]:
+        """Depth and confidence logit [F, H, W] of some frames; skip holds the stem's features of the same frames."""
         special = self.config.tokens.special
         tokens = torch.cat([tap.flatten(0, 1)[frames, special:] for tap in taps], dim=-1)
-        return self.dense_head(tokens, self.grid(images.shape[-2], images.shape[-1]), skip, images)
+        grid = (skip.shape[-2] * 4 // self.config.patch, skip.shape[-1] * 4 // self.config.patch)
+        return self.dense_head(tokens, grid, skip)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         return height // self.config.patch, width // self.config.patch
 
     def set_dtype(self, dtype: torch.dtype) -> Network:
-        """Linear and convolution weights of encoder and trunk in `dtype`; norms, positions and heads stay float32."""
+        """Linear and convolution weights in `dtype`; norms, positions, cameras and the last layer of depth stay
+        float32, as geometry needs it."""
         for layer in self._fast_layers():
             layer.to(dtype)
         return self
 
     def _fast_layers(self) -> Iterator[nn.Module]:
-        for part in (self.encoder, self.trunk):
-            yield from (layer for layer in part.modules() if isinstance(layer, Linear | nn.Conv2d))
+        for part in (self.encoder, self.trunk, self.dense_head):
+            for layer in part.modules():
+                if isinstance(layer, Linear | nn.Conv2d) and layer is not self.dense_head.out:
+                    yield layer
 
     @property
     def device(self) -> torch.device:

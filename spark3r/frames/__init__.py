@@ -1,0 +1,17 @@
+"""Video, photos, folder or zip → `Frames`: the first step of a clip's way, and the only one that opens the user's files.
+
+clip.py      what comes out: Frames, SourceInfo
+sampling.py  which frames are taken
+source.py    what the user handed in: video, folder, list or zip
+video.py     OpenCV's FFmpeg, frame by frame
+photos.py    many photos, one size
+image.py     one photo's bytes → RGB
+archive.py   zip members in memory, within limits
+read.py      read_frames, describe_source
+"""
+
+from spark3r.frames.clip import Frames, SourceInfo
+from spark3r.frames.read import describe_source, read_frames
+from spark3r.frames.sampling import natural_key, planned_frames
+
+__all__ = ["Frames", "SourceInfo", "describe_source", "natural_key", "planned_frames", "read_frames"]

@@ -140,7 +140,13 @@ class Attention(nn.Module):
     """Multi-head attention of tokens that are already normalised; returns the update before layer scale."""
 
     def __init__(
-        self, width: int, heads: int, *, qk_norm: bool = False, qk_norm_eps: float = 1e-5, kernel: Kernel | None = None
+        self,
+        width: int,
+        heads: int,
+        *,
+        qk_norm: bool = False,
+        qk_norm_eps: float = 1e-5,
+        kernel: Kernel | None = None,
     ):
         super().__init__()
         self.heads = heads

@@ -75,7 +75,9 @@ def estimate(model: Network, num_frames: int, height: int, width: int, schedule:
     layout = model.trunk.layout(num_frames, model.grid(height, width))
     queries, keys = schedule_for(schedule, num_frames, model).token_counts(layout)
     needed = _needed_bytes(model, layout, height * width)
-    return Estimate(num_frames, height, width, layout.total, queries, keys, needed, available_bytes(model.device))
+    return Estimate(
+        num_frames, height, width, layout.total, queries, keys, needed, available_bytes(model.device)
+    )
 
 
 def _needed_bytes(model: Network, layout: TokenLayout, pixels: int) -> int:
@@ -121,7 +123,12 @@ def reconstruct(
 
 def _frames_of(images: np.ndarray) -> Frames:
     """Frames from a bare array [S, H, W, 3] uint8 RGB."""
-    if not isinstance(images, np.ndarray) or images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+    if (
+        not isinstance(images, np.ndarray)
+        or images.ndim != 4
+        or images.shape[3] != 3
+        or images.dtype != np.uint8
+    ):
         raise InputError("frames: must be what read_frames gives, or a uint8 RGB array [S, H, W, 3]")
     if len(images) == 0:
         raise InputError("frames: the array holds no frame; at least one is needed")

@@ -56,7 +56,9 @@ class Meter:
         return (time.perf_counter() - self.started) * 1e3
 
     @contextmanager
-    def watching(self, blocks: nn.ModuleList, scopes: list[str], before: Callable[[], None]) -> Iterator[None]:
+    def watching(
+        self, blocks: nn.ModuleList, scopes: list[str], before: Callable[[], None]
+    ) -> Iterator[None]:
         """Times every block under the name of its scope; `before` runs ahead of each and may raise to stop."""
 
         def enter(name: str) -> Callable[[nn.Module, Any], None]:
@@ -170,8 +172,15 @@ def machine(device: torch.device | None = None) -> dict[str, Any]:
 def _processor() -> str:
     """The processor's name with the matrix extensions that decide its speed."""
     info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] \
-        if info.is_file() else []
+    names = (
+        [
+            line.split(":", 1)[1].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        if info.is_file()
+        else []
+    )
     name = names[0] if names else platform.processor() or "unknown processor"
     extensions = [e for e in ("avx512_bf16", "amx_bf16") if torch.cpu.get_capabilities().get(e)]
     return " ".join([name, f"({os.cpu_count()} cores)", *extensions])

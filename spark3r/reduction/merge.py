@@ -111,7 +111,9 @@ def _match(patches: Tensor, region: _Region) -> Tensor:
     positions = range(len(region.is_destination))
     sources = grouped[:, :, [i for i in positions if not region.is_destination[i]]].flatten(2, 3)
     targets = grouped[:, :, [i for i in positions if region.is_destination[i]]].flatten(2, 3)
-    targets = torch.nn.functional.normalize(targets, dim=-1)  # a source's own length does not change its best match
+    targets = torch.nn.functional.normalize(
+        targets, dim=-1
+    )  # a source's own length does not change its best match
     best = _most_similar(sources, targets)
     return region.slots.expand(len(best), -1, -1).gather(2, best).flatten(1)
 

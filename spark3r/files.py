@@ -14,8 +14,8 @@ from spark3r.errors import InputError
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary file beside `path` to write into; it takes the place of `path` when the block ends well.
 
-    Parent folders are made. Raises InputError for a folder that cannot be made or written and for a full disk; the
-    old file, if any, then stays as it was.
+    Parent folders are made. Raises InputError for a folder that cannot be made or written and for a full
+    disk; the old file, if any, then stays as it was.
     """
     path = Path(path)
     if path.is_dir():

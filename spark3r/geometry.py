@@ -1,7 +1,7 @@
 """Rotations, cameras and similarities: OpenCV axes (x right, y down, z forward), integer pixel centres.
 
-Quaternions are ordered xyzw. The torch functions are batched and differentiable (models and training use them);
-everything else is numpy in float64 on the way, for results and metrics.
+Quaternions are ordered xyzw. The torch functions are batched and differentiable (models and training use
+them); everything else is numpy in float64 on the way, for results and metrics.
 """
 
 from dataclasses import dataclass, field
@@ -36,8 +36,8 @@ def quaternion_from_matrix(
 ) -> Tensor:  # [..., 4] xyzw, unit length, w >= 0
     """Unit quaternion of a rotation matrix, exact and differentiable at every angle, 180° included.
 
-    The entries of R give 4·q·qᵀ; each of its rows is a multiple of q, and the row with the largest diagonal entry
-    (at least 1) is the best conditioned one.
+    The entries of R give 4·q·qᵀ; each of its rows is a multiple of q, and the row with the largest diagonal
+    entry (at least 1) is the best conditioned one.
     """
     (r00, r01, r02), (r10, r11, r12), (r20, r21, r22) = (row.unbind(-1) for row in rotation.unbind(-2))
     xy, xz, yz = r01 + r10, r02 + r20, r12 + r21
@@ -146,21 +146,21 @@ def umeyama(
     weights: np.ndarray | None = None,  # [N] >= 0
     scale: float | None = None,
 ) -> Similarity:
-    """The similarity that takes source to target with least (weighted) squares; Umeyama 1991, never a reflection.
+    """The similarity with least (weighted) squares from source to target; Umeyama 1991, never a mirror.
 
     `scale`: taken as given, otherwise fitted too.
-    Always defined: coinciding points give scale 1 and no rotation; collinear points leave the turn about their line
-    free, where any choice has the same residual (`align_cameras` settles it by the orientations).
+    Always defined: coinciding points give scale 1 and no rotation; collinear points leave the turn about
+    their line free, where any choice has the same residual (`align_cameras` settles it by the orientations).
     """
     source, target = np.asarray(source, dtype=np.float64), np.asarray(target, dtype=np.float64)
-    weights = np.ones(len(source)) if weights is None else np.asarray(weights, dtype=np.float64)
-    weights = weights / weights.sum()
-    source_mean, target_mean = weights @ source, weights @ target
+    shares = np.ones(len(source)) if weights is None else np.asarray(weights, dtype=np.float64)
+    shares = shares / shares.sum()
+    source_mean, target_mean = shares @ source, shares @ target
     source, target = source - source_mean, target - target_mean
-    covariance = (weights[:, None] * target).T @ source  # eq. 38
+    covariance = (shares[:, None] * target).T @ source  # eq. 38
     rotation = nearest_rotation(covariance)
     if scale is None:
-        scale = _least_squares_scale(source @ rotation.T, target, weights)
+        scale = _least_squares_scale(source @ rotation.T, target, shares)
     return Similarity(scale, rotation, target_mean - scale * rotation @ source_mean)
 
 
@@ -169,12 +169,12 @@ def align_cameras(
     target: np.ndarray,  # [S, 4, 4] world_from_camera
     scale: float | None = None,
 ) -> Similarity:
-    """The similarity that lays one camera path over another by centres and orientations, defined from one camera on.
+    """The similarity that lays one camera path over another, by centres and orientations.
 
-    The rotation solves Procrustes on the centres (each path divided by its spread) and the three axes of every
-    camera together, so one or two cameras, pure rotation and straight paths have one answer too.
-    `scale`: taken as given, for paths too short to tell it; otherwise least squares over the centres, and 1 where a
-    path does not move.
+    The rotation solves Procrustes on the centres (each path divided by its spread) and the three axes of
+    every camera together, so a single camera, pure rotation and straight paths have one answer too.
+    `scale`: taken as given, for paths too short to tell it; otherwise least squares over the centres, and 1
+    where a path does not move.
     """
     source, target = np.asarray(source, dtype=np.float64), np.asarray(target, dtype=np.float64)
     source_mean, target_mean = source[:, :3, 3].mean(0), target[:, :3, 3].mean(0)
@@ -211,7 +211,7 @@ def _moves(spread: float, mean: np.ndarray) -> bool:
 
 
 def _least_squares_scale(source: np.ndarray, target: np.ndarray, weights: np.ndarray) -> float:
-    """The s with least Σ w |target - s · source|², both [N, 3] centred; 1 where nothing (or the opposite) fits."""
+    """The s with least Σ w |target - s · source|², both [N, 3] centred; 1 where nothing fits."""
     variance = float(weights @ np.square(source).sum(-1))
     fit = float(weights @ (source * target).sum(-1))
     return fit / variance if variance > 1e-24 and fit > 1e-12 * variance else 1.0

@@ -1,4 +1,4 @@
-"""The result of a run: depth, confidence and cameras per frame, what they cost, and the one filter to points."""
+"""The result of a run: depth, confidence and cameras per frame, what they cost, and the one filter."""
 
 import dataclasses
 import json
@@ -78,7 +78,8 @@ class PointCloud:
 class Reconstruction:
     """One clip reconstructed. OpenCV axes (x right, y down, z forward), numpy arrays on the CPU.
 
-    Pixel centres are integers: a pixel (u, v) with depth z stands at X = (u - cx) / fx · z, Y = (v - cy) / fy · z.
+    Pixel centres are integers: a pixel (u, v) with depth z stands at X = (u - cx) / fx · z, Y = (v - cy) / fy
+    · z.
     """
 
     images: np.ndarray  # [S, H, W, 3] uint8 RGB
@@ -102,9 +103,8 @@ class Reconstruction:
             array = getattr(self, name)
             expected = tuple(sizes.get(size, -1) if isinstance(size, str) else size for size in shape)
             if array.shape != expected or array.dtype != dtype:
-                raise InputError(
-                    f"Reconstruction.{name} is {array.dtype} {list(array.shape)}: must be {dtype} {list(expected)}."
-                )
+                came, legal = f"{array.dtype} {list(array.shape)}", f"{dtype} {list(expected)}"
+                raise InputError(f"Reconstruction.{name} is {came}: must be {legal}.")
         if len(self.names) != len(self):
             raise InputError(f"Reconstruction.names has {len(self.names)} entries for {len(self)} frames.")
 
@@ -125,9 +125,10 @@ class Reconstruction:
     def points(self, min_confidence_percentile: float = 0.0, max_points: int | None = None) -> PointCloud:
         """The cloud that viewer and every export show; the only filter there is.
 
-        Keeps pixels whose confidence reaches the given percentile of the clip (0 keeps all, 100 the very best),
-        drops whatever is not finite or not in front of its camera, then takes `max_points` evenly from the frames:
-        each frame gives the same number, or all it has. Deterministic; a larger budget adds points to those shown.
+        Keeps pixels whose confidence reaches the given percentile of the clip (0 keeps all, 100 the very
+        best), drops whatever is not finite or not in front of its camera, then takes `max_points` evenly from
+        the frames: each frame gives the same number, or all it has. Deterministic; a larger budget adds
+        points to those shown.
         """
         if not 0 <= min_confidence_percentile <= 100:
             raise InputError(f"min_confidence_percentile={min_confidence_percentile}: must lie between 0 and 100.")
@@ -151,7 +152,7 @@ class Reconstruction:
         )
 
     def save(self, path: str | Path) -> None:
-        """Writes everything to one .npz, without pickle; `load` gives back the same bits. Raises InputError."""
+        """Writes everything to one .npz, without pickle; `load` gives the same bits. Raises InputError."""
         about = {
             "version": FILE_VERSION,
             "cost": dataclasses.asdict(self.cost),
@@ -167,7 +168,7 @@ class Reconstruction:
     def load(path: str | Path) -> "Reconstruction":
         """Reads what `save` wrote. Raises InputError for a missing, damaged or foreign file."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 about: dict[str, Any] = json.loads(str(file["about"]))
                 arrays = {name: file[name] for name, _, _ in _ARRAYS}
         except FileNotFoundError as error:
@@ -208,7 +209,11 @@ class Reconstruction:
             start, end = end, end + len(chosen)
             rows, columns = np.divmod(chosen, self.width)
             xyz[start:end] = unproject_pixels(
-                columns, rows, self.depth[frame, rows, columns], self.intrinsics[frame], self.world_from_camera[frame]
+                columns,
+                rows,
+                self.depth[frame, rows, columns],
+                self.intrinsics[frame],
+                self.world_from_camera[frame],
             )
         frame, pixel = np.repeat(np.arange(len(self), dtype=np.int32), counts), np.concatenate(pixels)
         rows, columns = np.divmod(pixel, self.width)
@@ -239,12 +244,12 @@ def even_shares(
 
 
 def _turned(order: np.ndarray, frame: int) -> np.ndarray:
-    """The pixel order of a frame: a fixed scatter (no grid patterns), shifted so that frames fill each other's gaps."""
+    """The pixel order of a frame: one scatter (no grid patterns), shifted so that frames fill gaps."""
     return np.roll(order, -int(frame * _GOLDEN * len(order)))
 
 
 def _first_usable(usable: np.ndarray, order: np.ndarray, count: int) -> np.ndarray:
-    """The first `count` usable pixels in the given order, ascending. A prefix of the order is enough mostly."""
+    """The first `count` usable pixels in the given order, ascending; mostly a prefix will do."""
     available = np.count_nonzero(usable)
     if count == available:
         return np.flatnonzero(usable)

@@ -17,11 +17,11 @@ def turned(axis: np.ndarray, degrees: float) -> np.ndarray:  # [3, 3]
 
 
 def room_walk(frames: int, height: int = 12, width: int = 16) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """depth [S, H, W], world_from_camera [S, 4, 4], intrinsics [S, 3, 3] of a walk on an arc, looking around."""
+    """depth [S, H, W], world_from_camera [S, 4, 4], intrinsics [S, 3, 3] of a walk, looking around."""
     steps = np.linspace(0, 1, frames) if frames > 1 else np.zeros(1)
     cameras = np.tile(np.eye(4), (frames, 1, 1))
     for camera, step in zip(cameras, steps, strict=True):
-        camera[:3, :3] = turned([0, 1, 0.2], 90 * step)
+        camera[:3, :3] = turned(np.array([0, 1, 0.2]), 90 * step)
         camera[:3, 3] = [1.2 * np.sin(2 * step), 0.3 * np.cos(3 * step), 1.5 * step]
     focal = 0.8 * width
     matrix = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])

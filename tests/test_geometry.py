@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from analytic import HALF_ROOM, room_walk, turned
 
 from spark3r.geometry import (
     Similarity,
@@ -16,6 +15,7 @@ from spark3r.geometry import (
     umeyama,
     unproject,
 )
+from tests.analytic import HALF_ROOM, room_walk, turned
 
 
 def random_similarity(seed: int) -> Similarity:
@@ -54,14 +54,17 @@ def test_quaternions_and_their_gradients_are_exact_at_every_angle(axis, degrees)
     quaternion = quaternion_from_matrix(rotation)
     torch.testing.assert_close(matrix_from_quaternion(quaternion), rotation, atol=1e-12, rtol=0)
     quaternion.sum().backward()
-    assert rotation.grad is not None and rotation.grad.isfinite().all()
+    assert rotation.grad is not None
+    assert rotation.grad.isfinite().all()
 
 
 def test_zero_quaternion_is_the_identity_with_finite_gradient():
     quaternion = torch.zeros(4, requires_grad=True)
     rotation = matrix_from_quaternion(quaternion)
     rotation.sum().backward()
-    assert torch.equal(rotation, torch.eye(3)) and quaternion.grad is not None and quaternion.grad.isfinite().all()
+    assert torch.equal(rotation, torch.eye(3))
+    assert quaternion.grad is not None
+    assert quaternion.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("degrees", [0, 1e-3, 30, 179.9, 180])
@@ -160,7 +163,12 @@ def test_align_cameras_without_a_moving_path_keeps_scale_one():
 
 
 def test_nearest_rotation_is_proper_for_anything():
-    for matrix in (np.zeros((3, 3)), -np.eye(3), np.diag([1.0, 0, 0]), np.random.default_rng(0).normal(size=(3, 3))):
+    for matrix in (
+        np.zeros((3, 3)),
+        -np.eye(3),
+        np.diag([1.0, 0, 0]),
+        np.random.default_rng(0).normal(size=(3, 3)),
+    ):
         rotation = nearest_rotation(matrix)
         np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
         assert np.linalg.det(rotation) == pytest.approx(1)

@@ -1,0 +1,78 @@
+"""All metrics of one reconstruction, and those of guessing."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from spark3r.errors import InputError
+from spark3r.metrics.cloud import View, cloud_errors
+from spark3r.metrics.depth import depth_errors
+from spark3r.metrics.trajectory import trajectory_errors
+from spark3r.reconstruction import Reconstruction
+from spark3r.synthetic.truth import Truth
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Quality against a reference. NaN where a number is undefined: a still camera has no path."""
+
+    abs_rel: float  # mean |depth - truth| / truth after one median scale per clip; 0 is perfect
+    delta_1_25: float  # share of pixels within a factor 1.25; 1 is perfect
+    ate: float  # rmse of camera centres after Sim(3), world units of the reference
+    ate_relative: float  # ATE / path length of the reference
+    rotation_deg: float  # mean orientation error after alignment of the orientations
+    accuracy: float  # mean distance prediction → truth of the fused cloud, fraction of the scene diagonal
+    completeness: float  # mean distance truth → prediction, fraction of the scene diagonal
+    normal_consistency: float  # mean |cosine| of neighbouring normals; 1 is perfect
+
+    @property
+    def chamfer(self) -> float:
+        """Mean of accuracy and completeness, fraction of the scene diagonal."""
+        return (self.accuracy + self.completeness) / 2
+
+    def to_json(self) -> dict[str, float | None]:
+        """Plain numbers by name, None for undefined ones (JSON has no NaN)."""
+        return {name: none_if_undefined(value) for name, value in dataclasses.asdict(self).items()}
+
+
+def none_if_undefined(value: float) -> float | None:
+    """A number as JSON can say it."""
+    return value if math.isfinite(value) else None
+
+
+def evaluate(reconstruction: Reconstruction, truth: Truth) -> Scores:
+    """Scores of a reconstruction against the truth of its clip.
+
+    The truth may cover the whole clip (its frames are then picked by `reconstruction.indices`) or exactly the
+    frames reconstructed, at any size of the same view.
+    """
+    if len(truth) != len(reconstruction):
+        truth = truth.select(reconstruction.indices)
+    if truth.depth.shape[1:] != reconstruction.depth.shape[1:]:
+        truth = truth.resized(reconstruction.height, reconstruction.width)
+    if len(reconstruction) == 0:
+        raise InputError("A reconstruction without frames cannot be evaluated.")
+    depth = depth_errors(reconstruction.depth, truth.depth)
+    trajectory = trajectory_errors(reconstruction.world_from_camera, truth.world_from_camera)
+    cloud = cloud_errors(_view(reconstruction), _view(truth))
+    return Scores(*depth, *trajectory, *cloud)
+
+
+def guess(reconstruction: Reconstruction) -> Reconstruction:
+    """What anybody can say without looking: constant depth and a camera that stands still."""
+    return dataclasses.replace(
+        reconstruction,
+        depth=np.ones_like(reconstruction.depth),
+        world_from_camera=np.tile(np.eye(4, dtype=np.float32), (len(reconstruction), 1, 1)),
+    )
+
+
+def guess_scores(reconstruction: Reconstruction, truth: Truth) -> Scores:
+    """The scores of `guess` for the same clip: the level from which a model begins to know something."""
+    return evaluate(guess(reconstruction), truth)
+
+
+def _view(scene: Reconstruction | Truth) -> View:
+    return View(scene.depth, scene.world_from_camera, scene.intrinsics)

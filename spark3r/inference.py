@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -75,9 +76,7 @@ def estimate(model: Network, num_frames: int, height: int, width: int, schedule:
     layout = model.trunk.layout(num_frames, model.grid(height, width))
     queries, keys = schedule_for(schedule, num_frames, model).token_counts(layout)
     needed = _needed_bytes(model, layout, height * width)
-    return Estimate(
-        num_frames, height, width, layout.total, queries, keys, needed, available_bytes(model.device)
-    )
+    return Estimate(num_frames, height, width, layout.total, queries, keys, needed, available_bytes(model.device))
 
 
 def _needed_bytes(model: Network, layout: TokenLayout, pixels: int) -> int:
@@ -123,12 +122,7 @@ def reconstruct(
 
 def _frames_of(images: np.ndarray) -> Frames:
     """Frames from a bare array [S, H, W, 3] uint8 RGB."""
-    if (
-        not isinstance(images, np.ndarray)
-        or images.ndim != 4
-        or images.shape[3] != 3
-        or images.dtype != np.uint8
-    ):
+    if not isinstance(images, np.ndarray) or images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
         raise InputError("frames: must be what read_frames gives, or a uint8 RGB array [S, H, W, 3]")
     if len(images) == 0:
         raise InputError("frames: the array holds no frame; at least one is needed")
@@ -154,12 +148,12 @@ class _Run:
         self.size = network_size(network, *frames.images.shape[1:3], resolution)
         self.layout = network.trunk.layout(len(frames), network.grid(*self.size))
         self.progress, self.cancel = progress, cancel
-        self.meter = Meter(network.device)
         self.work = _Work(network, self.layout, self.schedule)
 
     def run(self) -> Reconstruction:
         self._check_memory()
         with PeakMemory(self.network.device) as memory:
+            self.meter = Meter(self.network.device)
             images, patches, skip = self._encode()
             taps = self._aggregate(patches)
             cameras = self.network.cameras(taps, *self.size)
@@ -186,13 +180,21 @@ class _Run:
         if not planned.fits:
             raise DoesNotFit(
                 f"{planned.frames} frames at {planned.width}×{planned.height} need about "
-                f"{planned.needed_bytes / 2**30:.1f} GiB but {planned.available_bytes / 2**30:.1f} GiB are free: "
-                f"take at most {self._longest_clip(planned)} frames, or lower the resolution"
+                f"{planned.needed_bytes / 2**30:.1f} GiB but {planned.available_bytes / 2**30:.1f} GiB are free: {self._advice(planned)}"
             )
 
+    def _advice(self, planned: Estimate) -> str:
+        longest = self._longest_clip(planned)
+        return f"take at most {longest} frames, or lower the resolution" if longest else "lower the resolution"
+
     def _longest_clip(self, planned: Estimate) -> int:
-        """The largest number of frames that fits, as memory grows in proportion to frames."""
-        return max(1, int(planned.frames * planned.available_bytes / planned.needed_bytes))
+        """The largest number of frames that fits (0: not even one)."""
+        counts = range(1, planned.frames)
+
+        def needed(frames: int) -> int:
+            return estimate(self.network, frames, planned.height, planned.width, self.schedule).needed_bytes
+
+        return bisect_right(counts, planned.available_bytes, key=needed)
 
     def _encode(self) -> tuple[np.ndarray, Tensor, Tensor]:
         """Network-size images [S, H, W, 3], patch tokens [S, h·w, C] and the stem's features, a chunk at a time."""

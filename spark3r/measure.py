@@ -152,9 +152,8 @@ def available_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def machine(device: torch.device | None = None) -> dict[str, Any]:
+def machine(device: torch.device) -> dict[str, Any]:
     """What a published number must name: processor or GPU, threads, torch, Python, system."""
-    device = device or torch.device("cpu")
     about = {
         "processor": _processor(),
         "threads": torch.get_num_threads(),

@@ -1,4 +1,4 @@
-"""Video, photos, folder or zip → `Frames`: the first step of a clip's way, and the only one that opens the user's files.
+"""Video, photos, folder or zip → `Frames`: where a clip's way begins, and the user's files are opened.
 
 clip.py      what comes out: Frames, SourceInfo
 sampling.py  which frames are taken

@@ -1,4 +1,4 @@
-"""Zip members in memory, one at a time; nothing is ever unpacked to disk, and every size is checked while reading."""
+"""Zip members in memory, one at a time: nothing is unpacked to disk, every size is checked while reading."""
 
 import stat
 import zipfile

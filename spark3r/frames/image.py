@@ -21,16 +21,16 @@ ORIENTATION_TAG = 0x0112  # EXIF 2.32, table 4
 @contextmanager
 def quiet_opencv() -> Iterator[None]:
     """OpenCV's remarks on damaged files stay out of standard error; ours is one sentence in an exception."""
-    level = cv2.getLogLevel()
-    cv2.setLogLevel(0)
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(0)
     try:
         yield
     finally:
-        cv2.setLogLevel(level)
+        cv2.utils.logging.setLogLevel(level)
 
 
 def decode_image(data: bytes, name: str, resolution: int) -> np.ndarray:
-    """RGB [H, W, 3] uint8, upright, longer side at most `resolution`; InputError says what is wrong with `name`."""
+    """RGB [H, W, 3] uint8, upright, longer side at most `resolution`; InputError says what is wrong."""
     if not data:
         raise InputError(f"{name} is an empty file: save or copy the picture again.")
     check_pixels(image_size(data), name)
@@ -54,8 +54,8 @@ def check_pixels(size: tuple[int, int] | None, name: str) -> None:
     """Raise InputError for a picture whose header (width, height) asks for an absurd amount of memory."""
     if size is not None and size[0] * size[1] > MAX_PIXELS:
         raise InputError(
-            f"{name} is {size[0]}x{size[1]} pixels: at most {MAX_PIXELS // 1_000_000} million pixels are read; "
-            "export a smaller version."
+            f"{name} is {size[0]}x{size[1]} pixels: at most {MAX_PIXELS // 1_000_000} million "
+            "pixels are read; export a smaller version."
         )
 
 
@@ -104,7 +104,7 @@ def _decode_opencv(data: bytes, name: str, resolution: int) -> tuple[np.ndarray,
             )
     except cv2.error as error:
         raise _damaged(name) from error
-    if pixels is None or (data.startswith(b"\xff\xd8") and b"\xff\xd9" not in data[-65536:]):
+    if pixels is None:
         raise _damaged(name)
     exif = dict(zip(kinds, blocks, strict=True)).get(cv2.IMAGE_METADATA_EXIF)
     orientation = 1 if exif is None else exif_orientation(np.asarray(exif).tobytes())
@@ -115,7 +115,7 @@ def _decode_opencv(data: bytes, name: str, resolution: int) -> tuple[np.ndarray,
 
 
 def _flags(data: bytes, resolution: int) -> int:
-    """As stored; but a JPEG of twice the resolution or more is halved while decoding, which is 2-4 times quicker."""
+    """As stored; but a JPEG of twice the resolution or more is halved while decoding, which is quicker."""
     size = image_size(data) if data.startswith(b"\xff\xd8") else None
     fold = max(size) // resolution if size else 1
     for factor, reduced in (
@@ -134,7 +134,8 @@ def _decode_heic(data: bytes, name: str) -> tuple[np.ndarray, int]:
         import pillow_heif
     except ImportError as error:
         raise InputError(
-            f"{name} is HEIC, which needs one more package: run 'pip install pillow-heif', or export it as JPEG."
+            f"{name} is HEIC, which needs one more package: run 'pip install pillow-heif', "
+            "or export it as JPEG."
         ) from error
     try:
         picture = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)
@@ -148,12 +149,13 @@ def _decode_heic(data: bytes, name: str) -> tuple[np.ndarray, int]:
 
 def _damaged(name: str) -> InputError:
     return InputError(
-        f"{name} cannot be read as a picture: it is damaged or of another kind; export it again as JPEG or PNG."
+        f"{name} cannot be read as a picture: it is damaged or of another kind; "
+        "export it again as JPEG or PNG."
     )
 
 
 def exif_orientation(exif: bytes) -> int:
-    """1..8 from an EXIF block (with or without its leading 'Exif'); 1, upright, where it says nothing legal."""
+    """1..8 from an EXIF block (with or without its leading 'Exif'); 1 (upright) where it says nothing."""
     tiff = exif[6:] if exif.startswith(b"Exif\x00\x00") else exif
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None or len(tiff) < 10:

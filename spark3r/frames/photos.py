@@ -1,4 +1,4 @@
-"""Many photos, one size: each is decoded and shrunk on its own; the rare odd one is cropped to the majority."""
+"""Many photos, one size: each is decoded and shrunk on its own; odd ones are cropped to the majority."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spark3r.errors import InputError
+from spark3r.errors import DoesNotFit, InputError
 from spark3r.frames.image import decode_image, shrink
-from spark3r.frames.sampling import Watch
+from spark3r.frames.sampling import Watch, check_memory
 
 NAMES_PER_NOTE = 3
 
@@ -31,7 +31,7 @@ class Decoded:
 
 
 def read_photos(photos: Photos, positions: np.ndarray, resolution: int, watch: Watch) -> Decoded:
-    """Decode the photos at `positions` ([S] int64). Unreadable ones are skipped and named; InputError if none is left."""
+    """Decode the photos at `positions` ([S] int64); name and skip the unreadable; InputError if all are."""
     images: list[np.ndarray] = []
     indices: list[int] = []
     faults: list[InputError] = []
@@ -40,6 +40,10 @@ def read_photos(photos: Photos, positions: np.ndarray, resolution: int, watch: W
         try:
             images.append(decode_image(photos.load(position), photos.names[position], resolution))
             indices.append(position)
+            if len(images) == 1:
+                check_memory(len(positions), images[0].shape[1], images[0].shape[0])
+        except DoesNotFit:
+            raise
         except InputError as fault:
             faults.append(fault)
     watch.advance(len(positions), len(positions))
@@ -50,7 +54,7 @@ def read_photos(photos: Photos, positions: np.ndarray, resolution: int, watch: W
 
 
 def one_size(images: list[np.ndarray]) -> np.ndarray:
-    """Stack to [S, H, W, 3] at the size most of them have (the earliest of equals); empties the list as it goes."""
+    """Stack to [S, H, W, 3] at the size most of them have (the earliest of equals); uses up the list."""
     height, width = _majority(images)
     stacked = np.empty((len(images), height, width, 3), np.uint8)
     for i in range(len(images)):

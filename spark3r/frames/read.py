@@ -1,22 +1,27 @@
 """The two public verbs: describe a source, read its frames."""
 
-import os
 import time
 from collections.abc import Callable
 
 import numpy as np
 
-from spark3r.errors import DoesNotFit, InputError
+from spark3r.errors import InputError
 from spark3r.frames.clip import Frames, SourceInfo
 from spark3r.frames.image import decode_image
 from spark3r.frames.photos import Decoded, Photos, read_photos
-from spark3r.frames.sampling import Watch, check_limits, even_positions, fitted_size, planned_frames
+from spark3r.frames.sampling import (
+    Watch,
+    check_limits,
+    check_memory,
+    even_positions,
+    fitted_size,
+    planned_frames,
+)
 from spark3r.frames.source import Opened, Source, opened
 from spark3r.frames.video import Video, read_video
 
 DEFAULT_RESOLUTION = 1024  # pixels on the longer side, as stored; models resize further
-MEMORY_SHARE = 0.7  # of the machine's memory that frames may take
-LARGE = 2**31 - 1
+UNBOUNDED = 2**31 - 1  # pixels
 
 
 def describe_source(source: Source) -> SourceInfo:
@@ -40,7 +45,7 @@ def read_frames(
     """Read a video, a folder, a list or a zip of pictures, evenly sampled over its whole length.
 
     max_frames  1 or more; None takes all (of what `fps` leaves)
-    fps         frames taken per second of video, above 0; None takes all; photos have no rate and are not thinned
+    fps         frames taken per second of video, above 0; None takes all; does nothing to photos
     resolution  bound on the longer stored side in pixels, 64 or more; nothing is ever enlarged
     progress    called with (frames done, frames planned)
     cancel      asked before every frame; True raises Cancelled
@@ -57,7 +62,7 @@ def read_frames(
         info = _described(found) if isinstance(found.content, Video) else _counted(found)
         positions = even_positions(info.frame_count, planned_frames(info, max_frames, fps))
         if isinstance(found.content, Video):
-            _check_memory(len(positions), fitted_size(info.width, info.height, resolution))
+            check_memory(len(positions), *fitted_size(info.width, info.height, resolution))
             decoded = read_video(found.content, positions, resolution, watch)
         else:
             decoded = read_photos(found.content, positions, resolution, watch)
@@ -106,21 +111,8 @@ def _first_readable(photos: Photos) -> tuple[int, int]:
     for position, name in enumerate(photos.names):
         try:
             data = photos.load(position)
-            height, width = decode_image(data, name, LARGE).shape[:2]
+            height, width = decode_image(data, name, UNBOUNDED).shape[:2]
             return height, width
         except InputError as fault:
             first = first or fault
     raise first or InputError("No picture was given.")
-
-
-def _check_memory(count: int, size: tuple[int, int]) -> None:
-    """Raise DoesNotFit where the frames alone would fill the machine."""
-    if not hasattr(os, "sysconf"):
-        return
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    needed = count * size[0] * size[1] * 3
-    if needed > MEMORY_SHARE * memory:
-        raise DoesNotFit(
-            f"{count} frames of {size[0]}x{size[1]} pixels need {needed / 2**30:.1f} GB of {memory / 2**30:.1f} GB: "
-            "set max_frames or fps, or lower the resolution."
-        )

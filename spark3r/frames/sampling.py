@@ -1,24 +1,26 @@
 """Which frames are taken: even over the whole source, first and last included."""
 
 import math
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from spark3r.errors import Cancelled, InputError
+from spark3r.errors import Cancelled, DoesNotFit, InputError
 from spark3r.frames.clip import SourceInfo
 
 MIN_RESOLUTION = 64  # pixels; the longer side asked for
 MIN_SIDE_PX = 16  # the shorter side of a stored frame: one patch of the smallest model
+MEMORY_SHARE = 0.7  # of the machine's memory that frames may take
 
 
 def planned_frames(info: SourceInfo, max_frames: int | None = None, fps: float | None = None) -> int:
     """How many frames `read_frames` takes from this source: the smallest of what there is and both limits.
 
-    `max_frames` is 1 or more. `fps` is frames per second of a video, above 0 (photos have no rate: it does nothing);
-    at least the first and the last frame are kept, so that there is motion to see.
+    `max_frames` is 1 or more. `fps` is frames per second of a video, above 0; photos have no rate, so it does
+    nothing to them. At least the first and the last frame are kept, so that there is motion to see.
     """
     check_limits(max_frames, fps)
     count = info.frame_count
@@ -64,6 +66,19 @@ def check_limits(
     if resolution < MIN_RESOLUTION:
         raise InputError(
             f"resolution={resolution}: must be {MIN_RESOLUTION} or more pixels; 1024 is the default."
+        )
+
+
+def check_memory(count: int, width: int, height: int) -> None:
+    """Raise DoesNotFit where `count` frames of that many pixels alone would fill the machine."""
+    if not hasattr(os, "sysconf"):
+        return
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed = count * width * height * 3
+    if needed > MEMORY_SHARE * memory:
+        raise DoesNotFit(
+            f"{count} frames of {width}x{height} pixels need {needed / 2**30:.1f} GB and this machine has "
+            f"{memory / 2**30:.1f} GB: set max_frames or fps, or lower the resolution."
         )
 
 

@@ -39,7 +39,7 @@ class Opened:
 
 @contextmanager
 def opened(source: Source, watch: Watch) -> Iterator[Opened]:
-    """Recognise `source` by what it holds, not by what it is called; InputError where it is nothing we read."""
+    """Recognise `source` by what it holds; InputError where it is nothing we read. Open inside the `with`."""
     paths = _paths(source)
     path = paths[0]
     if len(paths) > 1:
@@ -110,8 +110,8 @@ def _picture_list(paths: list[Path]) -> Photos:
         if path.is_dir() or path.suffix.lower() not in IMAGE_SUFFIXES:
             what = "a folder" if path.is_dir() else "no picture"
             raise InputError(
-                f"{shown(path)} is {what}: several files at once must all be pictures (JPEG, PNG, WebP, HEIC); "
-                "give a video, folder or zip alone."
+                f"{shown(path)} is {what}: several files at once must all be pictures "
+                "(JPEG, PNG, WebP, HEIC); give a video, folder or zip alone."
             )
     names = [shown(path) for path in paths]
     if len(set(names)) < len(names):
@@ -120,7 +120,7 @@ def _picture_list(paths: list[Path]) -> Photos:
 
 
 def _open_folder(folder: Path, watch: Watch) -> Opened:
-    """A clip folder's rgb/ or images/, its video.*, its own pictures, or its only video: the first that is there."""
+    """The first there is: rgb/ or images/ of a clip folder, its video.*, its own pictures, its only video."""
     name = shown(folder)
     for inner in PICTURE_FOLDERS:
         pictures = _pictures_in(folder / inner) if (folder / inner).is_dir() else []

@@ -14,7 +14,7 @@ from spark3r.frames.image import quiet_opencv, shrink
 from spark3r.frames.photos import Decoded
 from spark3r.frames.sampling import Watch, even_positions, stored_size
 
-# FFmpeg prints remarks of its own on standard error; ours is one sentence in an exception. Read at the first open.
+# FFmpeg prints remarks on standard error; ours is one sentence in an exception. Read at the first open.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 FPS_BOUNDS = (0.01, 480.0)  # outside, the container states a time base and not a rate
@@ -87,7 +87,7 @@ def open_video(path: Path, name: str, watch: Watch) -> Video:
 def read_video(video: Video, positions: np.ndarray, resolution: int, watch: Watch) -> Decoded:
     """Decode the frames at `positions` ([S] int64, rising), each shrunk at once.
 
-    Where decoding ends before the packets do, the same number of frames is spread over what there is, and noted.
+    Where decoding ends before the packets do, as many frames are spread over what there is, and noted.
     """
     frames, readable = _decode(video, positions, resolution, watch)
     notes = video.notes
@@ -105,8 +105,8 @@ def read_video(video: Video, positions: np.ndarray, resolution: int, watch: Watc
 def seeking_is_quicker(positions: np.ndarray, keyframe_gap: int) -> bool:
     """Whether to jump from one wanted frame to the next, or to run through all between.
 
-    A jump decodes about keyframe_gap / 2 + 16 frames. Measured with 1080p H.264 and a keyframe each 30 frames: equal
-    at one frame in 35, twice as quick at one in 60.
+    A jump decodes about keyframe_gap / 2 + 16 frames. Measured with 1080p H.264 and a keyframe each 30
+    frames: equal at one frame in 35, nearly twice as quick at one in 60.
     """
     if len(positions) < 2:
         return False
@@ -220,4 +220,4 @@ def _square_size(capture: cv2.VideoCapture) -> tuple[int, int]:
 
 
 def _cut_note(name: str, readable: int, announced: int) -> str:
-    return f"{name} announces {announced} frames but only {readable} can be read: it is cut off or damaged after them."
+    return f"{name} announces {announced} frames but {readable} can be read: it is cut off or damaged there."

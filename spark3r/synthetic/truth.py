@@ -9,7 +9,7 @@ from spark3r.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What a perfect reconstruction of a clip would say. OpenCV axes, integer pixel centres, any world frame and unit."""
+    """What a perfect reconstruction would say. OpenCV axes, integer pixel centres, any world and unit."""
 
     depth: np.ndarray  # [S, H, W] float32 z-depth; not finite or <= 0 where nothing is known
     world_from_camera: np.ndarray  # [S, 4, 4]
@@ -27,7 +27,7 @@ class Truth:
         return Truth(self.depth[indices], self.world_from_camera[indices], self.intrinsics[indices])
 
     def resized(self, height: int, width: int) -> "Truth":
-        """The truth on another pixel grid over the same view: the nearest pixel's depth, as edges must not blend."""
+        """The truth on another pixel grid over the same view: nearest depth, as edges must not blend."""
         old_height, old_width = self.depth.shape[1:]
         rows = ((np.arange(height) + 0.5) * old_height / height).astype(np.int64)
         columns = ((np.arange(width) + 0.5) * old_width / width).astype(np.int64)

@@ -178,9 +178,10 @@ class _Run:
     def _check_memory(self) -> None:
         planned = estimate(self.network, len(self.frames), *self.size, self.schedule)
         if not planned.fits:
+            needed, free = (count / 2**30 for count in (planned.needed_bytes, planned.available_bytes))
             raise DoesNotFit(
-                f"{planned.frames} frames at {planned.width}×{planned.height} need about "
-                f"{planned.needed_bytes / 2**30:.1f} GiB but {planned.available_bytes / 2**30:.1f} GiB are free: {self._advice(planned)}"
+                f"{planned.frames} frames at {planned.width}×{planned.height} need about {needed:.1f} GiB "
+                f"but {free:.1f} GiB are free: {self._advice(planned)}"
             )
 
     def _advice(self, planned: Estimate) -> str:

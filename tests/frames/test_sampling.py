@@ -16,9 +16,7 @@ from spark3r.frames.sampling import (
 
 
 def clip(frame_count: int, fps: float | None = 30.0) -> SourceInfo:
-    return SourceInfo(
-        "video" if fps else "folder", frame_count, fps, frame_count / fps if fps else None, 640, 480
-    )
+    return SourceInfo("video" if fps else "folder", frame_count, fps, frame_count / fps if fps else None, 640, 480)
 
 
 @pytest.mark.parametrize("available", [1, 2, 3, 7, 100, 1799])

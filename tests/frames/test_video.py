@@ -25,7 +25,7 @@ def numbers(images: np.ndarray) -> list[int]:
         ("clip.avi", "mjpeg"),
         ("clip.mp4", "libx265"),
         ("clip.mkv", "libx264"),
-        ("a clip's \"größte\" <b>ü&amp; ✓ 100%d.mp4", "libx264"),
+        ('a clip\'s "größte" <b>ü&amp; ✓ 100%d.mp4', "libx264"),
     ],
 )
 def test_every_container_gives_every_frame_in_order(tmp_path: Path, file: str, codec: str) -> None:

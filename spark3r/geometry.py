@@ -189,6 +189,28 @@ def align_cameras(
     return Similarity(scale, rotation, target_mean - scale * rotation @ source_mean)
 
 
+def upright(
+    world_from_camera: np.ndarray,  # [S, 4, 4]
+) -> np.ndarray:  # [3, 3], turns world points into x right, y up, z towards the viewer
+    """The rotation that sets a scene on its feet, as seen by the first camera.
+
+    Up is the mean up of the cameras, made orthogonal to their right axes as far as these differ: people hold
+    a camera level but tilt it, so all right axes lie in the horizontal plane.
+    """
+    rotations = np.asarray(world_from_camera, dtype=np.float64)[:, :3, :3]
+    right_axes, mean_up = rotations[:, :, 0], -rotations[:, :, 1].mean(0)
+    level = right_axes.T @ right_axes / len(rotations)
+    up = np.linalg.solve(level + 0.01 * np.eye(3), mean_up)
+    if np.linalg.norm(up) < 1e-6:  # cameras in all attitudes: the first one decides
+        up = -rotations[0, :, 1]
+    up = up / np.linalg.norm(up)
+    # The first camera's right, or its down where it is rolled on its side.
+    candidates = [axis - (axis @ up) * up for axis in rotations[0].T[:2]]
+    right = max(candidates, key=np.linalg.norm) if np.linalg.norm(candidates[0]) < 0.1 else candidates[0]
+    right = right / np.linalg.norm(right)
+    return np.stack([right, up, np.cross(right, up)])
+
+
 def path_spread(
     world_from_camera: np.ndarray,  # [S, 4, 4]
 ) -> float:

@@ -67,7 +67,7 @@ def test_a_resolution_below_any_model_is_refused() -> None:
 
 def test_memory_is_foreseen() -> None:
     check_memory(10, 1024, 768)
-    with pytest.raises(InputError, match="GB and this machine has .* set max_frames"):
+    with pytest.raises(InputError, match=r"GB and this machine has .* set max_frames"):
         check_memory(10**9, 1024, 768)
 
 

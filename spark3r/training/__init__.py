@@ -1,0 +1,1 @@
+"""How the small model is trained: one visible loop over rendered clips."""

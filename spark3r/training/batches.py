@@ -1,0 +1,84 @@
+"""The stream of training batches: which clips come at which step. Depends on seed and step only."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spark3r.synthetic import sequences
+from spark3r.synthetic.sequences import Clips
+
+from .config import VALIDATION_SEED, TrainingConfig
+
+SHORT, MIDDLE, LONG = (2, 3, 4), (2, 3, 4, 4, 6, 6, 8), (2, 3, 4, 6, 8, 8, 12, 12)
+
+
+def frames_at(config: TrainingConfig, progress: float, rng: np.random.Generator) -> int:
+    """How many frames the clips of a batch have, at this share of the run."""
+    choices = SHORT if progress < config.short_until else MIDDLE if progress < config.long_from else LONG
+    fitting = [c for c in choices if c <= config.frames_per_step] or [config.frames_per_step]
+    return int(fitting[int(rng.integers(len(fitting)))])
+
+
+def pieces_of(config: TrainingConfig, frames: int) -> list[int]:
+    """How many clips each piece of a step holds: up to `pieces_per_step` nearly equal pieces."""
+    clips = max(1, config.frames_per_step // frames)
+    pieces = min(config.pieces_per_step, clips)
+    return [clips // pieces + (i < clips % pieces) for i in range(pieces)]
+
+
+def step_frames(config: TrainingConfig, step: int, progress: float) -> int:
+    """How many frames the clips rendered for this step have."""
+    return frames_at(config, progress, np.random.default_rng((config.seed, step, 31)))
+
+
+class Stream:
+    """Renders clips and hands each out `reuse` times, in different disguise, in steps that follow each other."""
+
+    def __init__(self, config: TrainingConfig):
+        self.config = config
+        self.kept: dict[tuple[int, int], Clips] = {}  # (step that renders, piece) → clips
+
+    def piece(self, step: int, frames: int, piece: int) -> tuple[Clips, float]:
+        """Clips of one piece of a step, and its share of the step."""
+        sizes = pieces_of(self.config, frames)
+        clips = self._rendered(step - step % self.config.reuse, frames, piece)
+        rng = np.random.default_rng((self.config.seed, step, piece, 77))
+        return disguised(clips, rng), sizes[piece] / sum(sizes)
+
+    def render_ahead(self, step: int, frames: int, piece: int) -> None:
+        """Render a piece (-1: the last) before it is asked for."""
+        self._rendered(step - step % self.config.reuse, frames, piece % len(pieces_of(self.config, frames)))
+
+    def _rendered(self, origin: int, frames: int, piece: int) -> Clips:
+        if (origin, piece) not in self.kept:
+            self.kept = {key: clips for key, clips in self.kept.items() if key[0] >= origin}
+            config, sizes = self.config, pieces_of(self.config, frames)
+            rng = np.random.default_rng((config.seed, origin, 53))
+            first = int(rng.integers(0, VALIDATION_SEED - sum(sizes))) + sum(sizes[:piece])
+            self.kept[origin, piece] = sequences.sample(
+                first, sizes[piece], frames, config.height, config.width, breadth=float(rng.uniform(0.5, 1.0)),
+                samples=config.samples_per_pixel, device=config.device,
+            )  # fmt: skip
+        return self.kept[origin, piece]
+
+
+def disguised(clips: Clips, rng: np.random.Generator) -> Clips:
+    """The same places mirrored, recoloured or walked backwards: true clips as well."""
+    images, depth, poses, intrinsics = clips.images, clips.depth, clips.world_from_camera, clips.intrinsics
+    if rng.random() < 0.5:
+        images, depth, poses, intrinsics = mirrored(images, depth, poses, intrinsics)
+    if rng.random() < 0.5:
+        images, depth, poses, intrinsics = (x.flip(1) for x in (images, depth, poses, intrinsics))
+    if rng.random() < 0.5:
+        images = images[:, :, torch.from_numpy(rng.permutation(3)).to(images.device)]
+    gain = torch.from_numpy(rng.uniform(0.8, 1.15, (len(images), 1, 3, 1, 1)).astype(np.float32)).to(images.device)
+    return Clips((images * gain).clamp(0, 1), depth, poses, intrinsics)
+
+
+def mirrored(images: Tensor, depth: Tensor, poses: Tensor, intrinsics: Tensor) -> tuple[Tensor, ...]:
+    """A clip seen in a mirror: columns reversed, x of camera and world negated (the principal point is central)."""
+    sign = torch.tensor([-1.0, 1.0, 1.0, 1.0], device=poses.device)
+    turned = poses * sign[:, None] * sign
+    return images.flip(-1), depth.flip(-1), turned, intrinsics

@@ -1,0 +1,166 @@
+"""Two or more processes share the pieces of each step: whoever is free takes the next piece.
+
+One thread per process beats several threads in one process whenever the machine has other work, as no thread waits
+at a barrier inside every matrix product. Weights lie in memory that all processes share; each has gradients of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from spark3r.models.network import Network
+
+from .batches import Stream, pieces_of
+from .config import TrainingConfig
+from .losses import depth_losses, point_loss, pose_losses, total
+from .supervise import Supervision
+from .targets import Targets, targets_of
+
+
+def losses_of(network: Network, supervision: Supervision, truth: Targets, autocast: bool) -> dict[str, Tensor]:
+    """One forward pass and every part of its loss."""
+    with torch.autocast(truth.depth.device.type, torch.bfloat16, enabled=autocast):
+        answer = network(truth.images)
+    parts = depth_losses(answer, truth) | pose_losses(answer, truth) | {"point": point_loss(answer, truth)}
+    return parts | supervision.losses(truth)
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What is to be done in one step; sent to every helper."""
+
+    step: int
+    frames: int
+    next_frames: int | None  # of the following step, if new clips will be rendered for it
+
+
+class Pieces:
+    """The pieces of a step, handed out from both ends so that each process tends to keep its own clips."""
+
+    def __init__(self, context: Any):  # a multiprocessing context
+        self.bounds = context.Array("l", [0, 0])
+
+    def open(self, count: int) -> None:
+        with self.bounds.get_lock():
+            self.bounds[0], self.bounds[1] = 0, count
+
+    def take(self, from_end: bool) -> int | None:
+        """The next piece, or None when all are taken."""
+        with self.bounds.get_lock():
+            first, last = self.bounds
+            if first >= last:
+                return None
+            if from_end:
+                self.bounds[1] = last - 1
+                return last - 1
+            self.bounds[0] = first + 1
+            return first
+
+
+def weights_of(network: nn.Module, supervision: nn.Module) -> list[nn.Parameter]:
+    return [*network.parameters(), *supervision.parameters()]
+
+
+def flat_gradient(weights: list[nn.Parameter]) -> Tensor:
+    """One vector that all gradients are views of."""
+    flat = torch.zeros(sum(w.numel() for w in weights), device=weights[0].device)
+    offset = 0
+    for w in weights:
+        w.grad = flat[offset : offset + w.numel()].view_as(w)
+        offset += w.numel()
+    return flat
+
+
+class Worker:
+    """Computes gradients of pieces; every process has one."""
+
+    def __init__(self, config: TrainingConfig, network: Network, supervision: Supervision, from_end: bool):
+        self.config, self.network, self.supervision, self.from_end = config, network, supervision, from_end
+        self.stream = Stream(config)
+        self.gradient = flat_gradient(weights_of(network, supervision))
+
+    def work(self, plan: StepPlan, pieces: Pieces) -> dict[str, float]:
+        """Add the gradients of as many pieces as this process gets; returns its share of the losses."""
+        sums: dict[str, float] = {}
+        while (piece := pieces.take(self.from_end)) is not None:
+            clips, share = self.stream.piece(plan.step, plan.frames, piece)
+            parts = losses_of(self.network, self.supervision, targets_of(clips), self.config.autocast)
+            loss = total(parts)
+            (loss * share).backward()
+            for name, value in (parts | {"loss": loss}).items():
+                sums[name] = sums.get(name, 0.0) + share * float(value.detach())
+        return sums
+
+
+class Crew:
+    """The main process's worker and its helpers."""
+
+    def __init__(self, config: TrainingConfig, network: Network, supervision: Supervision):
+        self.worker = Worker(config, network, supervision, from_end=False)
+        context = mp.get_context("spawn")
+        self.pieces = Pieces(context)
+        self.count = len(pieces_of(config, config.frames_per_step))
+        self.links: list[Connection] = []
+        self.helpers, self.gradients = [], []
+        for _ in range(config.workers - 1):
+            ours, theirs = context.Pipe()
+            network.share_memory()
+            supervision.share_memory()
+            gradient = torch.zeros_like(self.worker.gradient).share_memory_()
+            arguments = (config, dict(network.named_parameters()), dict(supervision.named_parameters()), gradient)
+            helper = context.Process(target=_help, args=(*arguments, self.pieces.bounds, theirs), daemon=True)
+            helper.start()
+            self.links.append(ours)
+            self.helpers.append(helper)
+            self.gradients.append(gradient)
+
+    def gradients_of(self, plan: StepPlan) -> dict[str, float]:
+        """Leave the gradients of one step in the weights; returns the parts of the loss."""
+        self.worker.gradient.zero_()
+        self.pieces.open(len(pieces_of(self.worker.config, plan.frames)))
+        for link in self.links:
+            link.send(plan)
+        sums = self.worker.work(plan, self.pieces)
+        for link, gradient in zip(self.links, self.gradients, strict=True):
+            for name, value in link.recv().items():
+                sums[name] = sums.get(name, 0.0) + value
+            self.worker.gradient += gradient
+        return sums
+
+    def close(self) -> None:
+        """Send the helpers home."""
+        for link, helper in zip(self.links, self.helpers, strict=True):
+            link.send(None)
+            helper.join(timeout=10)
+
+
+def _help(
+    config: TrainingConfig, weights: dict[str, Tensor], readers: dict[str, Tensor], gradient: Tensor, bounds: Any,
+    link: Connection,
+) -> None:  # fmt: skip
+    """Life of a helper: wait for a plan, work, answer, render ahead."""
+    from .loop import network_and_supervision
+
+    torch.set_num_threads(config.threads)
+    os.environ["SPARK3R_COMPILE"] = "1" if config.compile_renderer else "0"
+    network, supervision = network_and_supervision(config)
+    for module, shared in ((network, weights), (supervision, readers)):
+        for name, weight in module.named_parameters():
+            weight.data = shared[name].data
+    worker = Worker(config, network, supervision, from_end=True)
+    pieces = Pieces.__new__(Pieces)
+    pieces.bounds = bounds
+    while (plan := link.recv()) is not None:
+        worker.gradient.zero_()
+        sums = worker.work(plan, pieces)
+        gradient.copy_(worker.gradient)
+        link.send(sums)
+        if plan.next_frames is not None:
+            worker.stream.render_ahead(plan.step + 1, plan.next_frames, piece=-1)

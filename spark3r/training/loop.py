@@ -1,0 +1,222 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from spark3r.models.checkpoints import load_model, save_checkpoint
+from spark3r.models.families.mini import MINI_CONFIG
+from spark3r.models.network import Network, build
+
+from .batches import pieces_of, step_frames
+from .config import TrainingConfig
+from .crew import Crew, StepPlan, weights_of
+from .muon import Muon
+from .supervise import Supervision
+from .validate import validate, validation_clips
+
+
+@dataclass
+class Learner:
+    """Everything that changes while training."""
+
+    network: Network
+    average: Network  # exponential moving average of the weights; this is what gets shipped
+    supervision: Supervision
+    optimisers: list[torch.optim.Optimizer]
+    step: int = 0
+    minutes: float = 0.0  # spent in earlier sessions
+    clips_seen: int = 0
+    frames: int = 0  # of the clips at hand
+
+    def plan(self, config: TrainingConfig, progress: float) -> StepPlan:
+        """What the next step works on; clips are rendered every `reuse` steps."""
+        if self.step % config.reuse == 0 or not self.frames:
+            self.frames = step_frames(config, self.step - self.step % config.reuse, progress)
+        renders_next = (self.step + 1) % config.reuse == 0
+        return StepPlan(self.step, self.frames, step_frames(config, self.step + 1, progress) if renders_next else None)
+
+    def state(self) -> dict:
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "supervision": self.supervision.state_dict(),
+            "optimisers": [o.state_dict() for o in self.optimisers],
+            "rng": torch.get_rng_state(),
+            "step": self.step,
+            "minutes": self.minutes,
+            "clips_seen": self.clips_seen,
+            "frames": self.frames,
+        }
+
+    def load(self, state: dict) -> None:
+        """Continue from what `state` returned."""
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.supervision.load_state_dict(state["supervision"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        torch.set_rng_state(state["rng"])
+        self.step, self.minutes, self.clips_seen = state["step"], state["minutes"], state["clips_seen"]
+        self.frames = state.get("frames", 0)
+
+
+def network_and_supervision(config: TrainingConfig) -> tuple[Network, Supervision]:
+    """Fresh from the seed, or from exported weights."""
+    torch.manual_seed(config.seed)
+    network = build(MINI_CONFIG)
+    if config.resume_weights is not None:
+        network.load_state_dict(load_model(str(config.resume_weights), "cpu", "float32").state_dict())
+    supervision = Supervision(network, config.matching_layers, config.reference_layers, config.auxiliary_layers)
+    return network.to(config.device), supervision.to(config.device)
+
+
+def learner_of(config: TrainingConfig) -> Learner:
+    """A fresh learner, or one that starts from exported weights."""
+    network, supervision = network_and_supervision(config)
+    average = build(MINI_CONFIG).to(config.device).requires_grad_(False)
+    average.load_state_dict(network.state_dict())
+    return Learner(network, average, supervision, optimisers_of(network, supervision, config))
+
+
+def optimisers_of(network: Network, supervision: nn.Module, config: TrainingConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for everything else."""
+    shapes: dict[tuple, list[nn.Parameter]] = {}
+    matrices = set()
+    for name, weight in network.trunk.blocks.named_parameters():
+        if weight.ndim == 2:
+            shapes.setdefault((3 if "qkv" in name else 1, *weight.shape), []).append(weight)
+            matrices.add(id(weight))
+    groups = [{"params": weights, "parts": shape[0]} for shape, weights in shapes.items()]
+    others = [p for p in (*network.parameters(), *supervision.parameters()) if id(p) not in matrices]
+    decayed = [p for p in others if p.ndim >= 2 and p.ndim != 3]
+    plain = [p for p in others if not (p.ndim >= 2 and p.ndim != 3)]
+    adam = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=config.rate, betas=(0.9, 0.98), foreach=True,
+    )  # fmt: skip
+    return [Muon(groups, config.rate, weight_decay=config.weight_decay), adam]
+
+
+def rate_at(config: TrainingConfig, step: int, progress: float) -> float:
+    """Learning rate: warm up, stay, fall as a cosine at the end."""
+    warm = min(1.0, (step + 1) / config.warmup_steps)
+    if progress < config.anneal_from:
+        return config.rate * warm
+    share = min(1.0, (progress - config.anneal_from) / (1.0 - config.anneal_from))
+    fall = config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * share))
+    return config.rate * warm * fall
+
+
+def train_step(learner: Learner, crew: Crew, config: TrainingConfig, progress: float) -> dict[str, float]:
+    """Lower the loss of one batch; returns the parts of the loss before."""
+    for optimiser in learner.optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = rate_at(config, learner.step, progress)
+    plan = learner.plan(config, progress)
+    parts = crew.gradients_of(plan)
+    nn.utils.clip_grad_norm_(weights_of(learner.network, learner.supervision), config.clip_norm, foreach=True)
+    for optimiser in learner.optimisers:
+        optimiser.step()
+    with torch.no_grad():
+        keep = min(config.ema, (learner.step + 1) / (learner.step + 10))
+        torch._foreach_lerp_(list(learner.average.parameters()), list(learner.network.parameters()), 1 - keep)
+    learner.step += 1
+    learner.clips_seen += sum(pieces_of(config, plan.frames))
+    return parts
+
+
+class Record:
+    """Writes what happens: the curve as JSON lines, checkpoints, the best weights so far."""
+
+    def __init__(self, config: TrainingConfig):
+        self.config = config
+        config.folder.mkdir(parents=True, exist_ok=True)
+        self.sums: dict[str, float] = {}
+        self.count = 0
+        self.best = float("inf")
+
+    def add(self, parts: dict[str, float]) -> None:
+        for name, value in parts.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.count += 1
+
+    def line(self, row: dict) -> None:
+        """Append one row to the curve and show it."""
+        text = json.dumps(row)
+        with open(self.config.folder / "curve.jsonl", "a") as file:
+            file.write(text + "\n")
+        print(text, flush=True)
+
+    def means(self) -> dict[str, float]:
+        """Mean losses since the last call."""
+        out = {name: round(value / max(self.count, 1), 4) for name, value in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return out
+
+    def save(self, learner: Learner) -> None:
+        """Replace the checkpoint in one move, so that a crash leaves the old one."""
+        path = self.config.folder / "checkpoint.pt"
+        temporary = path.with_suffix(".tmp")
+        torch.save(learner.state(), temporary)
+        os.replace(temporary, path)
+
+    def keep_best(self, learner: Learner, row: dict) -> None:
+        """Export the averaged weights when they are the best on unseen scenes."""
+        score = row["abs_rel"] + row["rotation_degrees"] / 60 + row["ate_over_extent"]
+        if score < self.best:
+            self.best = score
+            export(learner, self.config.folder / "best.safetensors", row)
+
+
+def export(learner: Learner, path: Path, row: dict) -> None:
+    """Averaged weights as float16 with the recipe beside them."""
+    save_checkpoint(learner.average, path, {"training": json.dumps(row)})
+    path.with_suffix(".json").write_text(json.dumps(row, indent=1) + "\n")
+
+
+def train(config: TrainingConfig) -> Learner:
+    """Train until the time (or the number of steps) is over; continues the checkpoint in `config.folder` if there is one."""
+    torch.set_num_threads(config.threads)
+    os.environ["SPARK3R_COMPILE"] = "1" if config.compile_renderer else "0"
+    record, learner = Record(config), learner_of(config)
+    checkpoint = config.folder / "checkpoint.pt"
+    if checkpoint.exists():
+        learner.load(torch.load(checkpoint, map_location=config.device, weights_only=True))
+    record.line({"config": config.to_json(), "step": learner.step, "torch": torch.__version__})
+    crew, unseen = Crew(config, learner.network, learner.supervision), validation_clips(config)
+    started, before = time.monotonic(), learner.minutes
+    saved = validated = learner.minutes
+    while (progress := progress_at(config, learner)) < 1.0:
+        record.add(train_step(learner, crew, config, progress))
+        learner.minutes = before + (time.monotonic() - started) / 60
+        if learner.minutes - validated >= config.validate_every_minutes or progress_at(config, learner) >= 1.0:
+            validated = learner.minutes
+            row = facts(learner) | validate(learner.average, unseen, config.autocast).to_json()
+            record.line(row | record.means())
+            record.keep_best(learner, row)
+        elif learner.step % 50 == 0:
+            record.line(facts(learner) | record.means())
+        if learner.minutes - saved >= config.save_every_minutes:
+            saved = learner.minutes
+            record.save(learner)
+    record.save(learner)
+    crew.close()
+    return learner
+
+
+def progress_at(config: TrainingConfig, learner: Learner) -> float:
+    """Share of the run that is over."""
+    return learner.step / config.steps if config.steps else learner.minutes / config.minutes
+
+
+def facts(learner: Learner) -> dict[str, float]:
+    return {"step": learner.step, "minutes": round(learner.minutes, 2), "clips": learner.clips_seen}

@@ -1,0 +1,94 @@
+"""How good a model is on scenes it never saw: depth, rotation, path."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from spark3r.models.network import Network
+from spark3r.synthetic import sequences
+from spark3r.synthetic.sequences import Clips
+
+from .config import VALIDATION_SEED, TrainingConfig
+from .losses import relative
+from .targets import targets_of
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Means over clips of unseen scenes."""
+
+    abs_rel: float  # |depth − truth| / truth after one median scale per clip
+    rotation_degrees: float  # mean angle between predicted and true relative rotation, over all pairs of frames
+    ate_over_extent: float  # centre error after Sim(3) alignment ÷ extent of the true path
+    auc_30: float  # area under the curve of pairs whose rotation and direction errors are below 0..30°
+    focal_error: float  # relative
+
+    def to_json(self) -> dict[str, float]:
+        return {name: round(value, 4) for name, value in asdict(self).items()}
+
+
+def validation_clips(config: TrainingConfig) -> list[Clips]:
+    """The fixed clips of unseen scenes, a few at a time."""
+    together = max(1, config.frames_per_step // config.validation_frames)
+    return [
+        sequences.sample(
+            VALIDATION_SEED + start, min(together, config.validation_clips - start), config.validation_frames,
+            config.height, config.width, samples=config.samples_per_pixel, device=config.device, breadth=0.8,
+        )  # fmt: skip
+        for start in range(0, config.validation_clips, together)
+    ]
+
+
+def angle_degrees(a: Tensor, b: Tensor) -> Tensor:
+    """Angle between rotations [..., 3, 3]."""
+    cosine = ((a * b).sum((-1, -2)) - 1) / 2
+    return torch.rad2deg(torch.acos(cosine.clamp(-1, 1)))
+
+
+def aligned_error(found: Tensor, wanted: Tensor) -> Tensor:
+    """Root mean square distance of centres [S, 3] after the best similarity, ÷ extent of the true centres."""
+    a, b = found - found.mean(0), wanted - wanted.mean(0)
+    u, s, vh = torch.linalg.svd(b.T @ a)
+    flip = torch.ones(3, device=a.device)
+    flip[2] = torch.sign(torch.linalg.det(u @ vh))
+    turn = u @ torch.diag(flip) @ vh
+    scale = (s * flip).sum() / a.square().sum().clamp_min(1e-12)
+    extent = (wanted.amax(0) - wanted.amin(0)).norm().clamp_min(1e-6)
+    return (scale * a @ turn.T - b).norm(dim=-1).square().mean().sqrt() / extent
+
+
+def pair_errors(found: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotation and translation-direction error in degrees of all pairs of frames, from poses [B, S, 4, 4]."""
+    turn_a, shift_a = relative(found)
+    turn_b, shift_b = relative(wanted)
+    frames = found.shape[1]
+    pairs = ~torch.eye(frames, dtype=torch.bool, device=found.device)
+    cosine = torch.nn.functional.cosine_similarity(shift_a, shift_b, dim=-1).clamp(-1, 1)
+    return angle_degrees(turn_a, turn_b)[:, pairs], torch.rad2deg(torch.acos(cosine))[:, pairs]
+
+
+@torch.no_grad()
+def validate(network: Network, clips: list[Clips], autocast: bool) -> Validation:
+    """Scores of a network; rotation is measured against the truth without alignment."""
+    rows: list[list[float]] = []
+    for batch in clips:
+        truth = targets_of(batch)
+        with torch.autocast(truth.depth.device.type, torch.bfloat16, enabled=autocast):
+            answer = network(truth.images)
+        depth = answer.depth.float()
+        rotation, direction = pair_errors(answer.world_from_camera.float(), truth.world_from_camera)
+        worst = torch.maximum(rotation, direction)
+        focal = answer.intrinsics[..., 0, 0] / truth.intrinsics[..., 0, 0]
+        for i in range(len(depth)):
+            scale = (truth.depth[i] / depth[i]).median()
+            rows.append([
+                float(((depth[i] * scale - truth.depth[i]).abs() / truth.depth[i]).mean()),
+                float(rotation[i].mean()),
+                float(aligned_error(answer.world_from_camera[i, :, :3, 3].float(), truth.world_from_camera[i, :, :3, 3])),
+                float((1 - worst[i] / 30).clamp_min(0).mean()),
+                float((focal[i] - 1).abs().mean()),
+            ])  # fmt: skip
+    return Validation(*torch.tensor(rows).mean(0).tolist())

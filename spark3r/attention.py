@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,15 @@ class Rotation(NamedTuple):
         return torch.stack((a * self.cos - b * self.sin, a * self.sin + b * self.cos), dim=-2).flatten(-3)
 
 
+class Placed(Protocol):
+    """Something with one entry per token: rotary tables, or grid positions of a foreign model."""
+
+    def rows(self, index: Tensor, /) -> Self: ...
+
+
+P = TypeVar("P", bound=Placed)
+
+
 class Reduction:
     """What a global layer does to its tokens before attending. This one does nothing: dense attention."""
 
@@ -52,10 +61,10 @@ class Reduction:
     def restore(self, out: Tensor) -> Tensor:
         return out
 
-    def query_rotation(self, rotation: Rotation) -> Rotation:
+    def query_rotation(self, rotation: P) -> P:
         return rotation
 
-    def context_rotation(self, rotation: Rotation) -> Rotation:
+    def context_rotation(self, rotation: P) -> P:
         return rotation
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spark3r.attention import Reduction, Rotation, dense
+from spark3r.attention import P, Reduction, dense
 from spark3r.reduction.merge import MergePlan, plan_query_merge
 from spark3r.reduction.prune import kept_context
 from spark3r.reduction.schedule import ReductionSchedule
@@ -57,10 +57,10 @@ class _MergedAndPruned(Reduction):
     def restore(self, out: Tensor) -> Tensor:
         return out if self.merged is None else self.merged.unmerge(out)
 
-    def query_rotation(self, rotation: Rotation) -> Rotation:
+    def query_rotation(self, rotation: P) -> P:
         return rotation if self.merged is None else rotation.rows(self.merged.destination)
 
-    def context_rotation(self, rotation: Rotation) -> Rotation:
+    def context_rotation(self, rotation: P) -> P:
         return rotation if self.kept is None else rotation.rows(self.kept)
 
 
@@ -70,5 +70,5 @@ class _MergedBothSides(_MergedAndPruned):
     def context(self, x: Tensor) -> Tensor:
         return self.queries(x)
 
-    def context_rotation(self, rotation: Rotation) -> Rotation:
+    def context_rotation(self, rotation: P) -> P:
         return self.query_rotation(rotation)

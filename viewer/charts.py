@@ -1,0 +1,229 @@
+"""Numbers as HTML: the live readout, progress, pane headings, plan and differences.
+
+Every piece is a template in `static/`; values are escaped by the template engine, so file names and messages may
+hold any characters.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from spark3r.compare import Comparison
+from spark3r.models.checkpoints import ModelCard
+from spark3r.reconstruction import STAGES
+from viewer.state import TITLES, RunReport, Side, SideReport
+
+STATIC = Path(__file__).parent / "static"
+STAGE_NAMES = {
+    "decode": "Decode",
+    "preprocess": "Prepare",
+    "encoder": "Encoder",
+    "frame_attention": "Frame attention",
+    "global_attention": "Global attention",
+    "matching": "Matching",
+    "heads": "Heads",
+}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One stage of one run in the stacked bar."""
+
+    key: str
+    name: str
+    percent: float  # of the width of the chart
+    time: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One run as a stacked bar."""
+
+    side: Side
+    title: str
+    badge: str
+    total: str
+    segments: Sequence[Segment]
+    memory: str
+    tokens: str
+
+
+def readout(report: RunReport) -> str:
+    """The live readout: speed-up, stacked bars per stage, memory and tokens."""
+    sides: dict[Side, SideReport] = {"dense": report.dense, "reduced": report.reduced}
+    longest = max((_total_ms(side) for side in sides.values()), default=0.0) or 1.0
+    return _render(
+        "readout.html",
+        report=report,
+        bars=[_bar(name, side, longest) for name, side in sides.items()],
+        stages=[(key, STAGE_NAMES[key]) for key in STAGES],
+        speedup=_speedup(report),
+    )
+
+
+def progress(report: RunReport) -> str:
+    """Which stage runs, how far it is, and what the visitor should read."""
+    side = report.reduced if report.phase in ("reduced", "comparing", "done") else report.dense
+    stage = STAGE_NAMES.get(side.stage, side.stage)
+    return _render("progress.html", report=report, percent=_percent(report), stage=stage)
+
+
+def pane_heading(name: Side, report: RunReport) -> str:
+    """Title, time and badge of a pane, and what an empty pane says."""
+    side = report.dense if name == "dense" else report.reduced
+    return _render(
+        "pane_heading.html",
+        name=name,
+        title=TITLES[name],
+        subtitle="every token attends" if name == "dense" else report.schedule or "merged queries, pruned keys/values",
+        side=side,
+        time=milliseconds(side.cost.total_ms) if side.cost else "",
+        busy=report.is_busy,
+    )
+
+
+def differences(comparison: Comparison | None) -> str:
+    """What the reduction moved: against the baseline, and both runs against the truth where there is one."""
+    return _render("differences.html", rows=difference_rows(comparison), comparison=comparison)
+
+
+def plan(lines: Mapping[str, str], warning: str = "") -> str:
+    """What a run with the present settings would be, as {what: value}."""
+    return _render("plan.html", lines=lines, warning=warning)
+
+
+def model_note(card: ModelCard | None) -> str:
+    """What the chosen model is and under which licences; nothing for a file of the visitor's own."""
+    return _render("model_note.html", card=card)
+
+
+def clip_preview(name: str, facts: str, frames: Sequence[str], notes: Sequence[str]) -> str:
+    """The chosen clip: its name, what it is, a few of its frames (data URLs)."""
+    return _render("clip.html", name=name, facts=facts, frames=frames, notes=notes)
+
+
+def message(text: str, kind: str = "error") -> str:
+    """One sentence the visitor should read; nothing for an empty one."""
+    return _render("message.html", text=text, kind=kind) if text else ""
+
+
+def downloads(links: Sequence[tuple[str, Sequence[tuple[str, str, str]]]]) -> str:
+    """Take-away links: (title, ((label, what it holds, url), …)) per run."""
+    return _render("downloads.html", links=links)
+
+
+def iframe(name: Side, pane_id: str) -> str:
+    """The viser pane, through the app's own port."""
+    return _render("pane.html", name=name, title=TITLES[name], pane_id=pane_id)
+
+
+def static_page(name: str) -> str:
+    """A template without values, such as the page header."""
+    return _render(name)
+
+
+def difference_rows(comparison: Comparison | None) -> list[tuple[str, str, str, str, str]]:
+    """(what, hint, reduced against dense, dense against truth, reduced against truth), "–" where unknown."""
+    if comparison is None:
+        return []
+    moved, dense, reduced = comparison.difference, comparison.dense_truth, comparison.reduced_truth
+    rows = [
+        ("Depth", "mean relative error", "abs_rel", _as_percent),
+        ("Trajectory", "ATE, share of the path", "ate_relative", _as_percent),
+        ("Rotation", "mean angle", "rotation_deg", _as_degrees),
+        ("Surface", "Chamfer, share of the scene diagonal", "chamfer", _as_percent),
+    ]
+    return [
+        (what, hint, *(write(getattr(scores, name, None)) for scores in (moved, dense, reduced)))
+        for what, hint, name, write in rows
+    ]
+
+
+def milliseconds(value: float) -> str:
+    """A duration as a person reads it."""
+    if value < 1000:
+        return f"{value:.0f} ms"
+    seconds = value / 1000
+    return f"{seconds:.2f} s" if seconds < 100 else f"{int(seconds // 60)} min {seconds % 60:.0f} s"
+
+
+def byte_count(value: float) -> str:
+    """A size as a person reads it, in binary units."""
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
+
+
+def count(value: int) -> str:
+    """A whole number with thin spaces between the thousands."""
+    return f"{value:,}".replace(",", "\u202f")
+
+
+def _bar(name: Side, side: SideReport, longest_ms: float) -> Bar:
+    cost = side.cost
+    segments = [
+        Segment(key, STAGE_NAMES[key], 100 * spent / longest_ms, milliseconds(spent))
+        for key in STAGES
+        if (spent := _stages(side).get(key, 0.0)) > 0
+    ]
+    return Bar(
+        side=name,
+        title=TITLES[name],
+        badge={"measured": "measured now", "reused": "reused"}.get(side.state, side.state),
+        total=milliseconds(_total_ms(side)) if segments or cost else "–",
+        segments=segments,
+        memory=byte_count(cost.peak_bytes) if cost else "–",
+        tokens=f"{count(cost.query_tokens)} × {count(cost.kv_tokens)}" if cost else "–",
+    )
+
+
+def _stages(side: SideReport) -> Mapping[str, float]:
+    return side.cost.milliseconds if side.cost else side.milliseconds
+
+
+def _total_ms(side: SideReport) -> float:
+    return side.cost.total_ms if side.cost else side.elapsed_ms
+
+
+def _speedup(report: RunReport) -> tuple[str, str] | None:
+    """(aggregator, whole) as "4.2×", once both runs are done."""
+    dense, reduced = report.dense.cost, report.reduced.cost
+    if dense is None or reduced is None or reduced.aggregator_ms <= 0 or reduced.total_ms <= 0:
+        return None
+    return _factor(dense.aggregator_ms / reduced.aggregator_ms), _factor(dense.total_ms / reduced.total_ms)
+
+
+def _factor(value: float) -> str:
+    return f"{value:.2f}×" if value < 10 else f"{value:.0f}×"
+
+
+def _percent(report: RunReport) -> float:
+    """How far the whole run is: each side counts half, or the reduced side counts all when the dense is reused."""
+    if report.phase == "done":
+        return 100.0
+    if report.dense.state == "reused":
+        return 100 * report.reduced.fraction
+    return 50 * (report.dense.fraction + report.reduced.fraction)
+
+
+def _as_percent(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.2f} %"
+
+
+def _as_degrees(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.2f}°"
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(loader=FileSystemLoader(STATIC), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+
+
+def _render(template: str, **values: object) -> str:
+    return _templates().get_template(template).render(**values)

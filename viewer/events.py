@@ -1,0 +1,222 @@
+"""The wires: which component calls what. A handler reads the page's values, calls the session, shows what came."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import wraps
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from spark3r.errors import InputError
+from viewer import charts, downloads, planning
+from viewer.layout import Components, Group
+from viewer.run import Clip, Engine, RunRequest
+from viewer.session import Session, Sessions
+from viewer.state import SIDES, ReductionSettings, SamplingSettings, ViewSettings
+
+LOOK_SECONDS = 0.2  # the page hears of a run five times a second
+
+Updates = dict[Any, Any]  # {component: new value}
+Values = Mapping[Any, Any]  # {component: value}
+
+
+class Handlers:
+    """Every handler of the page; `wire` joins them to its components."""
+
+    def __init__(self, page: Components, sessions: Sessions, engine: Engine, clips: tuple[Clip, ...]) -> None:
+        self._page, self._sessions, self._engine, self._clips = page, sessions, engine, clips
+
+    def opened(self, request: gr.Request) -> Updates:
+        """A tab has loaded: give it panes, and a clip to start with."""
+        session = self._sessions.open(str(request.session_hash))
+        frames = {self._pane(side).frame: charts.iframe(side, session.panes[side].key) for side in SIDES}
+        if self._clips:
+            frames |= self._choose(session, self._clips[0]) | {self._page.gallery: gr.update(selected_index=0)}
+        return frames
+
+    def closed(self, request: gr.Request) -> None:
+        """A tab has gone, or its connection hiccups."""
+        self._sessions.leave(request.session_hash)
+
+    def clip_picked(self, event: gr.SelectData, request: gr.Request) -> Updates:
+        """One of the bundled clips was clicked."""
+        session = self._sessions.of(request.session_hash)
+        return self._choose(session, self._clips[event.index]) | {self._page.files: None}
+
+    def files_changed(self, values: Values, request: gr.Request) -> Updates:
+        """Files were dropped or taken away."""
+        session = self._sessions.of(request.session_hash)
+        paths = tuple(Path(path) for path in values[self._page.files] or ())
+        if not paths:
+            return {} if session.clip and session.clip.bundled else self._choose(session, self._clips[0])
+        name = paths[0].name if len(paths) == 1 else f"{len(paths)} files"
+        return self._choose(session, Clip(name, paths)) | {self._page.gallery: gr.update(selected_index=None)}
+
+    def settings_changed(self, values: Values, request: gr.Request) -> Updates:
+        """Frames, model or reduction moved: say what a run would be."""
+        session = self._sessions.of(request.session_hash)
+        manual = values[self._page.reduction.mode] == "manual"
+        return self._plan(session, values) | {
+            self._page.model_note: charts.model_note(planning.card(values[self._page.sampling.model])),
+            self._page.by_hand: gr.update(visible=manual),
+        }
+
+    async def run(self, values: Values, request: gr.Request) -> AsyncIterator[Updates]:
+        """Start a run and follow it to its end."""
+        try:
+            session = self._sessions.of(request.session_hash)
+            session.start(self._request(session, values))
+        except InputError as error:
+            yield {self._page.progress: charts.message(str(error))}
+            return
+        while session.report.is_busy:
+            yield self._while_running(session)
+            await asyncio.sleep(LOOK_SECONDS)
+        yield self._at_end(session)
+
+    async def run_again(self, values: Values, request: gr.Request) -> AsyncIterator[Updates]:
+        """A reduction slider was released: run anew if the visitor wants that and there is a baseline to compare to."""
+        session = self._sessions.of(request.session_hash)
+        if not (values[self._page.rerun] and session.has_baseline):
+            yield {}
+            return
+        while session.report.is_busy:
+            await asyncio.sleep(LOOK_SECONDS)
+        async for update in self.run(values, request):
+            yield update
+
+    def stop(self, request: gr.Request) -> None:
+        """Stop was pressed."""
+        self._sessions.of(request.session_hash).stop()
+
+    def view_changed(self, values: Values, request: gr.Request) -> None:
+        """A view control moved: redraw both panes."""
+        self._sessions.of(request.session_hash).apply_view(ViewSettings.from_values(_named(self._page.view, values)))
+
+    def link_changed(self, linked: bool, request: gr.Request) -> None:
+        """Linked cameras were switched."""
+        self._sessions.of(request.session_hash).link_cameras(linked)
+
+    def reset_view(self, request: gr.Request) -> None:
+        """Both cameras go back to where a run first put them."""
+        self._sessions.of(request.session_hash).reset_view()
+
+    def _pane(self, side: str) -> Any:
+        return getattr(self._page, side)
+
+    def _choose(self, session: Session, clip: Clip) -> Updates:
+        try:
+            look = planning.look_at(clip)
+        except InputError as error:
+            return {self._page.clip: charts.message(str(error))}
+        session.clip, session.info = clip, look.info
+        return {self._page.clip: charts.clip_preview(clip.name, look.facts, look.thumbnails, look.notes)}
+
+    def _request(self, session: Session, values: Values) -> RunRequest:
+        if session.clip is None or session.info is None:
+            raise InputError("Choose a clip first: one of the bundled ones, or drop a video or photos.")
+        sampling = SamplingSettings.from_values(_named(self._page.sampling, values))
+        return RunRequest(session.clip, sampling, ReductionSettings.from_values(_named(self._page.reduction, values)))
+
+    def _plan(self, session: Session, values: Values) -> Updates:
+        page = self._page
+        try:
+            request = self._request(session, values)
+            assert session.info is not None  # as there is a clip
+            plan = planning.plan(request, session.info, self._engine.models)
+        except InputError as error:
+            return {page.frames_plan: charts.message(str(error)), page.tokens_plan: ""}
+        return {page.frames_plan: charts.plan(plan.frames, plan.warning), page.tokens_plan: charts.plan(plan.tokens)}
+
+    def _while_running(self, session: Session) -> Updates:
+        report, page = session.report, self._page
+        headings = {self._pane(side).heading: charts.pane_heading(side, report) for side in SIDES}
+        return headings | {
+            page.progress: charts.progress(report),
+            page.readout: charts.readout(report),
+            page.run: gr.update(interactive=False),
+            page.stop: gr.update(interactive=True),
+        }
+
+    def _at_end(self, session: Session) -> Updates:
+        page, report = self._page, session.report
+        return self._while_running(session) | {
+            page.run: gr.update(interactive=True),
+            page.stop: gr.update(interactive=False),
+            page.differences: charts.differences(report.comparison),
+            page.downloads: charts.downloads(downloads.links(session)),
+        }
+
+
+def wire(demo: gr.Blocks, page: Components, handlers: Handlers) -> None:
+    """Join the components to the handlers."""
+    chosen = {*page.sampling.members().values(), *page.reduction.members().values()}
+    planned = {page.frames_plan, page.tokens_plan, page.model_note, page.by_hand}
+    frames = {page.dense.frame, page.reduced.frame}
+    _plan_after(
+        demo.load(handlers.opened, None, {page.clip, page.gallery, *frames}, show_progress="hidden"),
+        handlers,
+        chosen,
+        planned,
+    )
+    demo.unload(handlers.closed)
+    picked = page.gallery.select(handlers.clip_picked, None, {page.clip, page.files}, show_progress="hidden")
+    _plan_after(picked, handlers, chosen, planned)
+    dropped = page.files.change(handlers.files_changed, {page.files}, {page.clip, page.gallery}, show_progress="hidden")
+    _plan_after(dropped, handlers, chosen, planned)
+    gr.on(
+        [item.change for item in chosen], handlers.settings_changed, chosen, planned, show_progress="hidden",
+        trigger_mode="always_last",
+    )  # fmt: skip
+    _wire_run(page, handlers, chosen)
+    _wire_view(page, handlers)
+
+
+def _plan_after(event: Any, handlers: Handlers, chosen: set[Any], planned: set[Any]) -> None:
+    event.then(handlers.settings_changed, chosen, planned, show_progress="hidden")
+
+
+def _wire_run(page: Components, handlers: Handlers, chosen: set[Any]) -> None:
+    shown = {
+        page.progress, page.readout, page.run, page.stop, page.differences, page.downloads, page.dense.heading,
+        page.reduced.heading,
+    }  # fmt: skip
+    options: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}  # the run queue is ours
+    page.run.click(handlers.run, chosen, shown, **options)
+    dials = page.reduction
+    released = [dial.release for dial in (dials.query_factor, dials.kv_factor, dials.group_size, dials.kv_boost)]
+    gr.on(
+        [*released, dials.mode.input, dials.policy.input], handlers.run_again, {*chosen, page.rerun}, shown,
+        trigger_mode="always_last", **options,
+    )  # fmt: skip
+    page.stop.click(_plainly(handlers.stop), None, None, queue=False)
+
+
+def _wire_view(page: Components, handlers: Handlers) -> None:
+    drawn = page.view.members()
+    gr.on(
+        [item.change for item in drawn.values()], _plainly(handlers.view_changed), set(drawn.values()), None,
+        show_progress="hidden", trigger_mode="always_last",
+    )  # fmt: skip
+    page.reset.click(_plainly(handlers.reset_view), None, None, queue=False)
+    page.linked.change(_plainly(handlers.link_changed), page.linked, None, show_progress="hidden")
+
+
+def _plainly(handler: Callable[..., None]) -> Callable[..., None]:
+    """The handler, with what the visitor should read shown as a notice."""
+
+    @wraps(handler)
+    def told(*arguments: Any) -> None:
+        try:
+            handler(*arguments)
+        except InputError as error:
+            raise gr.Error(escape(str(error)), print_exception=False) from error
+
+    return told
+
+
+def _named(group: Group, values: Values) -> dict[str, Any]:
+    """{field name: value} of one group."""
+    return {name: values[component] for name, component in group.members().items()}

@@ -1,0 +1,139 @@
+"""One port for everything: each viser pane is reached through the app, under an unguessable id.
+
+A viser server listens on 127.0.0.1 at an ephemeral port and has no door of its own; these routes are its
+door.  The pane id is the only key, so it is long and random, and a browser page of another site is refused
+(the `Origin` of a WebSocket is checked, since browsers let any page open one).
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+import httpx
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+from viser import ViserServer
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.typing import Subprotocol
+
+ServerOf = Callable[[str], ViserServer | None]  # pane id → its server, None for an id nobody holds
+
+POLICY_VIOLATION = 1008  # close code of RFC 6455 for "not allowed"
+GOING_AWAY = 1001
+PASSED_HEADERS = ("content-type", "content-encoding", "content-length")
+
+log = logging.getLogger(__name__)
+
+
+def pane_routes(server_of: ServerOf) -> list[BaseRoute]:
+    """The routes of all panes; register them before any catch-all route."""
+
+    async def page(request: Request) -> Response:
+        server = server_of(request.path_params["pane_id"])
+        if server is None:
+            return PlainTextResponse("This view has ended; reload the page.", status_code=404)
+        return await _fetch(server.get_port(), request)
+
+    async def clients(request: Request) -> Response:
+        """How many browsers are connected, for the page to notice a pane whose socket dropped."""
+        server = server_of(request.path_params["pane_id"])
+        if server is None:
+            return JSONResponse({"connected": 0}, status_code=404)
+        return JSONResponse({"connected": len(server.get_clients())}, headers={"cache-control": "no-store"})
+
+    async def socket(websocket: WebSocket) -> None:
+        server = server_of(websocket.path_params["pane_id"])
+        if server is None or not same_origin(websocket.headers):
+            await websocket.close(POLICY_VIOLATION)
+            return
+        await _bridge(server.get_port(), websocket)
+
+    return [
+        Route("/viewer/{pane_id}/clients", clients, methods=["GET"]),
+        Route("/viewer/{pane_id}/{path:path}", page, methods=["GET"]),
+        WebSocketRoute("/viewer/{pane_id}", socket),
+        WebSocketRoute("/viewer/{pane_id}/", socket),
+    ]
+
+
+def same_origin(headers: Headers) -> bool:
+    """True when the page that opened the connection came from this very host, or no browser is involved."""
+    origin = headers.get("origin")
+    if origin is None:
+        return True
+    own = (headers.get("x-forwarded-host"), headers.get("host"))
+    return urlsplit(origin).netloc in own
+
+
+async def _fetch(port: int, request: Request) -> Response:
+    """Pass one GET through, the body unchanged (compressed as viser sent it)."""
+    client = httpx.AsyncClient(trust_env=False, verify=False, timeout=10.0)  # plain HTTP to this machine
+    url = f"http://127.0.0.1:{port}/{request.path_params['path']}"
+    asked = {"accept-encoding": request.headers.get("accept-encoding", "identity")}
+    try:
+        answer = await client.send(client.build_request("GET", url, headers=asked), stream=True)
+    except httpx.TransportError as error:
+        await client.aclose()
+        log.info("pane on port %d did not answer: %s", port, error)
+        return PlainTextResponse("This view has ended; reload the page.", status_code=502)
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            async for chunk in answer.aiter_raw():
+                yield chunk
+        finally:
+            await answer.aclose()
+            await client.aclose()
+
+    headers = {name: answer.headers[name] for name in PASSED_HEADERS if name in answer.headers}
+    headers |= {"referrer-policy": "no-referrer", "cache-control": "no-store"}
+    return StreamingResponse(body(), status_code=answer.status_code, headers=headers)
+
+
+async def _bridge(port: int, websocket: WebSocket) -> None:
+    """Join the browser's socket to viser's; whichever side ends first ends both."""
+    asked = [Subprotocol(name) for name in websocket.scope.get("subprotocols", [])]
+    try:
+        # A cloud is one message of any size, and compressing it costs more than sending it.
+        upstream = await connect(
+            f"ws://127.0.0.1:{port}", subprotocols=asked, max_size=None, compression=None, proxy=None
+        )
+    except (OSError, InvalidHandshake) as error:
+        log.info("pane on port %d refused the socket: %s", port, error)
+        await websocket.close(GOING_AWAY)
+        return
+    async with upstream:
+        await websocket.accept(subprotocol=upstream.subprotocol)
+        pumps = [asyncio.create_task(_up(websocket, upstream)), asyncio.create_task(_down(upstream, websocket))]
+        _, unfinished = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        for pump in unfinished:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+    with suppress(RuntimeError, WebSocketDisconnect):  # the browser may have closed already
+        await websocket.close(_sendable(upstream.close_code))
+
+
+async def _up(browser: WebSocket, viser: ClientConnection) -> None:
+    """Browser → viser until either side closes."""
+    with suppress(ConnectionClosed):
+        while (message := await browser.receive())["type"] == "websocket.receive":
+            data = message.get("bytes")
+            await viser.send(message["text"] if data is None else data)
+
+
+async def _down(viser: ClientConnection, browser: WebSocket) -> None:
+    """Viser → browser until either side closes."""
+    with suppress(ConnectionClosed, WebSocketDisconnect):
+        async for data in viser:
+            await (browser.send_text(data) if isinstance(data, str) else browser.send_bytes(data))
+
+
+def _sendable(code: int | None) -> int:
+    """A close code that may be sent: 1005 and 1006 only describe how a connection ended."""
+    return GOING_AWAY if code in (None, 1005, 1006) else code

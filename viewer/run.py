@@ -1,0 +1,300 @@
+"""One press of the button: read the clip, reconstruct it densely, then reduced, and say how it goes.
+
+A run lives in its own thread and is followed through `Run.report`, an immutable snapshot replaced at every step.
+One reconstruction works at a time in the whole process, so that times mean something and memory suffices; the
+others stand in line and see their place.
+"""
+
+import logging
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from spark3r.compare import Comparison, compare, warm_up
+from spark3r.errors import Cancelled, InputError
+from spark3r.frames import Frames, read_frames
+from spark3r.geometry import Similarity
+from spark3r.inference import Progress, network_size, reconstruct
+from spark3r.models.checkpoints import list_models, load_model
+from spark3r.models.network import Network
+from spark3r.reconstruction import Reconstruction
+from spark3r.reduction.schedule import ReductionSchedule
+from spark3r.synthetic.truth import load_truth
+from viewer.scene import Ranges, viewer_from_world
+from viewer.state import ReductionSettings, RunReport, SamplingSettings, Side, SideReport
+
+KEPT_BASELINES = 3  # dense results one visitor keeps, so that going back to an earlier clip costs nothing
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What the visitor chose: one of ours, or files of theirs."""
+
+    name: str
+    paths: tuple[Path, ...]
+    bundled: bool = False
+
+    @property
+    def source(self) -> Path | list[Path]:
+        """As `read_frames` takes it."""
+        return self.paths[0] if len(self.paths) == 1 else list(self.paths)
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """Everything a run depends on."""
+
+    clip: Clip
+    sampling: SamplingSettings
+    reduction: ReductionSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """A dense result and what follows from it: the coordinates and colour scales of both panes."""
+
+    scene: Reconstruction
+    viewer_from_world: Similarity
+    ranges: Ranges
+
+    @classmethod
+    def of(cls, scene: Reconstruction) -> "Baseline":
+        similarity = viewer_from_world(scene)
+        return cls(scene, similarity, Ranges.of(scene.transformed(similarity)))
+
+
+class RunQueue:
+    """First come, first served; one at a time."""
+
+    def __init__(self) -> None:
+        self._line: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def turn(self, cancelled: Callable[[], bool], tell_place: Callable[[int], None]) -> Iterator[None]:
+        """Wait for one's turn and hold it; `tell_place` hears how many are ahead. May raise Cancelled."""
+        ticket = object()
+        with self._changed:
+            self._line.append(ticket)
+        try:
+            self._wait(ticket, cancelled, tell_place)
+            yield
+        finally:
+            with self._changed:
+                self._line.remove(ticket)
+                self._changed.notify_all()
+
+    def _wait(self, ticket: object, cancelled: Callable[[], bool], tell_place: Callable[[int], None]) -> None:
+        with self._changed:
+            while ahead := self._line.index(ticket):
+                tell_place(ahead)
+                if cancelled():
+                    raise Cancelled
+                self._changed.wait(timeout=0.2)
+
+
+class Models:
+    """Loaded networks, shared by all visitors: the bundled ones, and the latest of the others."""
+
+    def __init__(self) -> None:
+        self._loading = threading.Lock()
+        self._loaded: dict[str, Network] = {}
+
+    def get(self, name: str) -> Network:
+        """The network of that name or path, loaded if need be; that may take minutes. Raises InputError."""
+        with self._loading:
+            if name not in self._loaded:
+                if not is_bundled(name):  # two large ones never stand in memory together
+                    self._loaded = {known: model for known, model in self._loaded.items() if is_bundled(known)}
+                self._loaded[name] = load_model(name)
+            return self._loaded[name]
+
+    def at_hand(self, name: str) -> Network | None:
+        """The network if that takes no time, else None."""
+        return self.get(name) if is_bundled(name) else self._loaded.get(name)
+
+
+def is_bundled(name: str) -> bool:
+    """Whether the model comes with the package."""
+    return any(card.name == name and card.bundled for card in list_models())
+
+
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """What all visitors share."""
+
+    queue: RunQueue
+    models: Models
+
+
+class Memory:
+    """What one visitor's runs leave for the next: the frames read last, and the latest baselines."""
+
+    def __init__(self) -> None:
+        self._frames: tuple[object, Frames] | None = None
+        self._baselines: OrderedDict[object, Baseline] = OrderedDict()
+
+    def frames(self, key: object, read: Callable[[], Frames]) -> Frames:
+        """The frames of `key`, read only if they are not the ones read last."""
+        if self._frames is None or self._frames[0] != key:
+            self._frames = None
+            self._frames = key, read()
+        return self._frames[1]
+
+    def baseline(self, key: object) -> Baseline | None:
+        return self._baselines.get(key)
+
+    def keep(self, key: object, baseline: Baseline) -> None:
+        self._baselines[key] = baseline
+        while len(self._baselines) > KEPT_BASELINES:
+            self._baselines.popitem(last=False)
+
+
+class Run:
+    """One run from start to end; `work` is the body of its thread."""
+
+    def __init__(
+        self,
+        request: RunRequest,
+        engine: Engine,
+        memory: Memory,
+        show: Callable[[Side, Reconstruction, Baseline], None],
+    ) -> None:
+        self.report = RunReport("preparing", clip=request.clip.name, doing="Starting")
+        self._request, self._engine, self._memory, self._show = request, engine, memory, show
+        self._cancel = threading.Event()
+
+    def stop(self) -> None:
+        """Ask the run to end; it does so at the next block of the network."""
+        self._cancel.set()
+        if self.report.is_busy:
+            self._tell(doing="Stopping")
+
+    def work(self) -> None:
+        """Run to the end; whatever goes wrong ends up in the report, and the unexpected in the log as well."""
+        try:
+            with self._engine.queue.turn(self._cancel.is_set, self._wait_at):
+                self._reconstruct()
+        except Cancelled:
+            self._end("stopped", "Stopped; nothing you set was lost.")
+        except InputError as error:
+            self._end("failed", str(error))
+        except Exception as error:
+            log.exception("run of %s failed", self._request.clip.name)
+            self._end("failed", f"The run broke off ({type(error).__name__}: {error}); the app's log says where.")
+
+    def _reconstruct(self) -> None:
+        model = self._prepare_model()
+        frames = self._read(model)
+        schedule = self._request.reduction.schedule(len(frames), model.config.sensitive_layers)
+        self._tell(doing="Warming up", schedule=str(schedule), notes=frames.notes)
+        warm_up(frames, model, schedule, self._request.sampling.resolution or None)
+        baseline = self._dense(frames, model)
+        comparison = self._compare(frames, model, schedule, baseline)
+        self._show("reduced", comparison.reduced, baseline)
+        done = replace(self.report.reduced, state="measured", fraction=1.0, stage="", cost=comparison.reduced.cost)
+        self._tell(phase="done", doing="", reduced=done, comparison=comparison, message=_summary(comparison))
+
+    def _prepare_model(self) -> Network:
+        name = self._request.sampling.model
+        self._tell(phase="preparing", doing=f"Loading {name}", reduced=SideReport("waiting"))
+        model = self._engine.models.get(name)
+        self._check()
+        return model
+
+    def _read(self, model: Network) -> Frames:
+        sampling, clip = self._request.sampling, self._request.clip
+        self._tell(doing="Reading the clip")
+        size = sampling.resolution or max(network_size(model, 480, 640, None))
+
+        def read() -> Frames:
+            return read_frames(
+                clip.source, max_frames=sampling.max_frames, fps=sampling.fps or None, resolution=size,
+                progress=self._count_frames, cancel=self._cancel.is_set,
+            )  # fmt: skip
+
+        frames = self._memory.frames((clip, sampling.max_frames, sampling.fps, size), read)
+        self._check()
+        return frames
+
+    def _dense(self, frames: Frames, model: Network) -> Baseline:
+        sampling = self._request.sampling
+        key = (_digest(frames), sampling.model, sampling.resolution)
+        known = self._memory.baseline(key)
+        if known is None:
+            self._tell(phase="dense", doing="Dense run", dense=SideReport("running"))
+            scene = reconstruct(
+                frames, model, ReductionSchedule.off(), resolution=sampling.resolution or None,
+                progress=self._follow("dense"), cancel=self._cancel.is_set,
+            )  # fmt: skip
+            known = Baseline.of(scene)
+            self._memory.keep(key, known)
+            state = "measured"
+        else:
+            state = "reused"
+        dense = SideReport(state, fraction=1.0, cost=known.scene.cost)
+        self._show("dense", known.scene, known)
+        self._tell(dense=dense, conditions=_conditions(known.scene))
+        return known
+
+    def _compare(self, frames: Frames, model: Network, schedule: ReductionSchedule, baseline: Baseline) -> Comparison:
+        clip = self._request.clip
+        self._tell(phase="reduced", doing="Spark3R run", reduced=SideReport("running"))
+        return compare(
+            frames, model, schedule, baseline=baseline.scene, truth=load_truth(clip.paths[0]) if clip.bundled else None,
+            resolution=self._request.sampling.resolution or None,
+            progress=self._follow("reduced"), cancel=self._cancel.is_set,
+        )  # fmt: skip
+
+    def _follow(self, side: Side) -> Callable[[Progress], None]:
+        def heard(progress: Progress) -> None:
+            now = SideReport("running", progress.stage, progress.fraction, progress.milliseconds, progress.elapsed_ms)
+            self._tell(**{side: now})
+
+        return heard
+
+    def _count_frames(self, done: int, total: int) -> None:
+        self._tell(doing=f"Reading frame {done} of {total}")
+
+    def _wait_at(self, ahead: int) -> None:
+        others = "one run is" if ahead == 1 else f"{ahead} runs are"
+        self._tell(phase="waiting", place=ahead, doing=f"In line: {others} before yours")
+
+    def _check(self) -> None:
+        if self._cancel.is_set():
+            raise Cancelled
+
+    def _tell(self, **changes: Any) -> None:
+        if self._cancel.is_set() and changes.get("phase") not in ("stopped", "failed"):
+            changes["doing"] = "Stopping"
+        self.report = replace(self.report, **changes)
+
+    def _end(self, phase: str, message: str) -> None:
+        def ended(side: SideReport) -> SideReport:
+            return side if side.is_done else replace(side, state="stopped" if side.state == "running" else "empty")
+
+        dense, reduced = ended(self.report.dense), ended(self.report.reduced)
+        self._tell(phase=phase, doing="", message=message, dense=dense, reduced=reduced)
+
+
+def _digest(frames: Frames) -> bytes:
+    return blake2b(frames.images, digest_size=16, usedforsecurity=False).digest()
+
+
+def _conditions(scene: Reconstruction) -> str:
+    size = f"{len(scene)} frames at {scene.width} × {scene.height}"
+    return f"{scene.model} · {size} · {scene.device} · {scene.dtype} · {scene.kernel} attention"
+
+
+def _summary(comparison: Comparison) -> str:
+    factor = comparison.speedup_aggregator
+    if factor < 1.05:
+        return "Done. On so few tokens reduction does not pay: try more frames or larger factors."
+    return f"Done. The part that reduction changes ran {factor:.1f} times faster than dense."

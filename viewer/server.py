@@ -1,0 +1,88 @@
+"""The page as a running server: everything is put together here, on one port."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import gradio as gr
+from spark3r.synthetic.clips import list_clips
+
+from spark3r.models.checkpoints import list_models
+from viewer.charts import STATIC
+from viewer.downloads import download_routes
+from viewer.events import Handlers, wire
+from viewer.layout import Choices, build
+from viewer.proxy import pane_routes
+from viewer.run import Clip, Engine, Models, RunQueue
+from viewer.session import Sessions
+
+UPLOAD_LIMIT = "4gb"
+UPLOADS_KEPT_SECONDS = 24 * 3600
+THEME = gr.themes.Base(
+    primary_hue="orange", neutral_hue="slate", radius_size="md", spacing_size="sm", text_size="md",
+    font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"], font_mono=["ui-monospace", "monospace"],
+).set(
+    button_primary_background_fill="#c2410c", button_primary_background_fill_hover="#9a3412",
+    button_primary_text_color="white", slider_color="#ea580c", block_label_text_weight="500",
+    block_title_text_weight="500", block_title_text_size="13px", body_background_fill="#f8fafc",
+    body_background_fill_dark="#0f1115", block_background_fill_dark="#171a20", background_fill_secondary_dark="#232730",
+    border_color_primary_dark="#2b303a", input_background_fill_dark="#1d2128",
+)  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A started page."""
+
+    url: str
+    demo: gr.Blocks
+    sessions: Sessions
+
+
+def serve(host: str, port: int, model: str, share: bool) -> None:
+    """Serve the page until it is interrupted. Raises InputError for a model that cannot be loaded."""
+    with running(host, port, model, share) as page:
+        print(f"Spark3R is at {page.url}  (Ctrl-C ends it)", flush=True)
+        page.demo.block_thread()
+
+
+@contextmanager
+def running(host: str, port: int, model: str, share: bool = False) -> Iterator[Running]:
+    """The page, started in a background thread; everything it holds ends with the `with`."""
+    engine = Engine(RunQueue(), Models())
+    if engine.models.at_hand(model) is None:
+        engine.models.get(model)  # named on the command line: better to fail before the page is up
+    sessions = Sessions(engine)
+    demo = page(engine, sessions, model)
+    try:
+        _, local, public = demo.launch(
+            server_name=host, server_port=port, share=share, prevent_thread_lock=True, quiet=True, inbrowser=False,
+            theme=THEME, css_paths=STATIC / "style.css", head=f"<script>{(STATIC / 'page.js').read_text()}</script>",
+            footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False, max_file_size=UPLOAD_LIMIT,
+            app_kwargs={"routes": [*pane_routes(sessions.server_of), *download_routes(sessions.by_download_key)]},
+        )  # fmt: skip
+        yield Running(public or local, demo, sessions)
+    finally:
+        demo.close()
+        sessions.close()
+
+
+def page(engine: Engine, sessions: Sessions, model: str) -> gr.Blocks:
+    """The laid out and wired page."""
+    ours = list_clips()
+    clips = tuple(Clip(clip.title, (Path(clip.video),), bundled=True) for clip in ours)
+    models = [(card.title, card.name) for card in list_models()]
+    if model not in [name for _, name in models]:
+        models.append((Path(model).name, model))
+    choices = Choices([(str(clip.thumbnail), clip.title) for clip in ours], models, model)
+    with gr.Blocks(
+        title="Spark3R", analytics_enabled=False, fill_width=True,
+        delete_cache=(3600, UPLOADS_KEPT_SECONDS),
+    ) as demo:  # fmt: skip
+        components = build(choices)
+        wire(demo, components, Handlers(components, sessions, engine, clips))
+    return demo

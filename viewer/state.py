@@ -1,0 +1,127 @@
+"""What the page knows, as data: what was asked for, how it is drawn, and how far a run is (no gradio, no viser)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self
+
+from spark3r.compare import Comparison
+from spark3r.errors import InputError
+from spark3r.reconstruction import Cost
+from spark3r.reduction.schedule import Policy, ReductionSchedule
+
+Side = Literal["dense", "reduced"]
+SIDES: tuple[Side, Side] = ("dense", "reduced")
+TITLES: dict[Side, str] = {"dense": "Dense", "reduced": "Spark3R"}
+
+Colour = Literal["image", "depth", "confidence"]
+
+# What the sliders offer; what a schedule allows is decided by ReductionSchedule alone.
+QUERY_FACTORS = (1, 16)
+KV_FACTORS = (1, 256)
+FRAMES = (1, 1000)
+
+
+class _Settings:
+    """Read from the values of a group of components, by name."""
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        """Settings from {field name: value}; a value of the wrong kind raises an InputError that names it."""
+        return cls(**{item.name: _cast(item.name, item.type, values[item.name]) for item in fields(cls)})  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(frozen=True)
+class SamplingSettings(_Settings):
+    """Which frames of the clip, at which size, through which model."""
+
+    max_frames: int
+    fps: float  # 0 takes every frame
+    model: str
+    resolution: int  # longer side of the network input in pixels; 0 is the model's own
+
+
+@dataclass(frozen=True)
+class ReductionSettings(_Settings):
+    """The reduction as the sliders say it; `schedule` makes the one object that counts."""
+
+    mode: str  # "auto" or "manual"
+    query_factor: int
+    kv_factor: int
+    group_size: int
+    kv_boost: int
+    policy: str
+
+    def schedule(self, num_frames: int, sensitive_layers: tuple[int, ...] | None) -> ReductionSchedule:
+        """The schedule for a clip of `num_frames`; raises InputError for a factor out of range."""
+        if self.mode == "auto":
+            return ReductionSchedule.auto(num_frames, sensitive_layers)
+        policy: Policy = "uniform" if self.policy == "uniform" else "spark3r"
+        return ReductionSchedule(
+            self.query_factor, self.kv_factor, self.group_size, self.kv_boost, sensitive_layers, policy
+        )
+
+
+@dataclass(frozen=True)
+class ViewSettings(_Settings):
+    """How both panes draw their clouds; the scene has a radius of about 1."""
+
+    min_confidence_percentile: float = 15.0  # 0 to 100: this share of the least certain points is left out
+    thousand_points: int = 150
+    point_size: float = 6.0  # thousandths of the scene radius
+    colour: str = "image"
+    cameras: bool = True
+
+    @property
+    def max_points(self) -> int:
+        """How many points each pane shows at most."""
+        return 1000 * self.thousand_points
+
+
+@dataclass(frozen=True)
+class SideReport:
+    """One of the two runs, as far as it is."""
+
+    state: Literal["empty", "waiting", "running", "measured", "reused", "stopped"] = "empty"
+    stage: str = ""
+    fraction: float = 0.0  # 0 to 1
+    milliseconds: Mapping[str, float] = field(default_factory=dict)  # per stage, so far
+    elapsed_ms: float = 0.0
+    cost: Cost | None = None  # once it is done
+
+    @property
+    def is_done(self) -> bool:
+        return self.cost is not None
+
+
+Phase = Literal["idle", "waiting", "preparing", "dense", "reduced", "comparing", "done", "stopped", "failed"]
+BUSY: tuple[Phase, ...] = ("waiting", "preparing", "dense", "reduced", "comparing")
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """A snapshot of the latest run of one visitor; a new one replaces it at every step."""
+
+    phase: Phase = "idle"
+    place: int = 0  # in the queue; 0 is one's own turn
+    doing: str = ""  # what happens right now, in words
+    message: str = ""  # what the visitor should read, in one sentence
+    notes: tuple[str, ...] = ()  # about the input: skipped files, cropped sizes
+    clip: str = ""
+    conditions: str = ""  # model, device, kernel, dtype, frames, size: what every number depends on
+    schedule: str = ""
+    dense: SideReport = SideReport()
+    reduced: SideReport = SideReport()
+    comparison: Comparison | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        return self.phase in BUSY
+
+
+def _cast(name: str, kind: Any, value: Any) -> Any:
+    """`value` as the field's type; sliders deliver 4.0 for 4, and an emptied number box delivers None."""
+    kind = {"int": int, "float": float, "str": str, "bool": bool}.get(kind, kind)
+    try:
+        return kind(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name.replace('_', ' ')} is {value!r}: enter a number.") from error

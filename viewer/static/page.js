@@ -1,0 +1,41 @@
+// Keeps the two 3-D panes alive and quiet.
+(() => {
+  const CHECK_MS = 5000;
+  // viser's own panel and notices would cover half of a pane; what they offer stands in the page's toolbar.
+  const PANE_STYLE = ".mantine-Paper-root, #webgl-software-rendering { display: none !important; }";
+
+  function dress(frame) {
+    const page = frame.contentDocument;
+    if (!page?.head || page.getElementById("spark3r-style")) return;
+    const style = page.createElement("style");
+    style.id = "spark3r-style";
+    style.textContent = PANE_STYLE;
+    page.head.append(style);
+  }
+
+  // A pane without focus does not reconnect by itself after its socket dropped (a laptop that slept), so it is reloaded.
+  async function revive(frame) {
+    const answer = await fetch(`viewer/${frame.dataset.pane}/clients`, { cache: "no-store" });
+    if (answer.status === 404) {
+      frame.closest(".pane").dataset.state = "ended";
+      return;
+    }
+    const lost = (await answer.json()).connected === 0;
+    if (lost && frame.dataset.lost) frame.src = `viewer/${frame.dataset.pane}/`;
+    frame.dataset.lost = lost ? "yes" : "";
+  }
+
+  function panes() {
+    return document.querySelectorAll("iframe.viewer");
+  }
+
+  setInterval(() => {
+    for (const frame of panes()) {
+      dress(frame);
+      if (frame.contentDocument?.getElementById("webgl-software-rendering")) document.body.dataset.softwareGl = "yes";
+    }
+  }, 250);
+  setInterval(() => {
+    for (const frame of panes()) revive(frame).catch(() => { frame.dataset.lost = ""; });
+  }, CHECK_MS);
+})();

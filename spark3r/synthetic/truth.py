@@ -1,38 +1,93 @@
-"""Exact depth and cameras of a clip, to measure a reconstruction by."""
+"""The exact geometry behind a clip, stored beside it or rendered anew from its recipe."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
 from spark3r.errors import InputError
 
+from .recipe import Recipe, Stage
 
-@dataclass(frozen=True, eq=False)
+RENDERED_WIDTH = 256  # pixels of a depth map rendered from a recipe, unless asked otherwise
+
+
+@dataclass(frozen=True)
 class Truth:
-    """What a perfect reconstruction would say. OpenCV axes, integer pixel centres, any world and unit."""
+    """Depth and cameras of every frame: OpenCV axes, any world frame, any one unit of length."""
 
-    depth: np.ndarray  # [S, H, W] float32 z-depth; not finite or <= 0 where nothing is known
-    world_from_camera: np.ndarray  # [S, 4, 4]
-    intrinsics: np.ndarray  # [S, 3, 3] pixels of H x W
+    depth: np.ndarray  # [S, H, W] float32 z-depth
+    world_from_camera: np.ndarray  # [S, 4, 4] float32
+    intrinsics: np.ndarray  # [S, 3, 3] float32, pixels of H × W, integer pixel centres
+
+    def __post_init__(self) -> None:
+        frames = len(self.depth)
+        if self.depth.ndim != 3 or self.world_from_camera.shape != (frames, 4, 4) or self.intrinsics.shape != (frames, 3, 3):
+            raise InputError(
+                f"truth of shapes depth {self.depth.shape}, world_from_camera {self.world_from_camera.shape}, intrinsics "
+                f"{self.intrinsics.shape}: must be [S, H, W], [S, 4, 4], [S, 3, 3]"
+            )
 
     def __len__(self) -> int:
-        """Number of frames."""
         return len(self.depth)
 
-    def select(self, indices: np.ndarray) -> "Truth":
-        """The truth of some frames, in the given order. Raises InputError for a frame it does not have."""
+    def select(self, indices: np.ndarray) -> Truth:
+        """Some frames, by their position in the clip; raises InputError beyond its end."""
         indices = np.asarray(indices, dtype=np.int64)
-        if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
-            raise InputError(f"The truth has {len(self)} frames, but frame {indices.max()} was asked for.")
+        if len(indices) and (indices.min() < 0 or indices.max() >= len(self)):
+            raise InputError(f"frame {int(indices.max())} asked of a truth with {len(self)} frames: must be 0 to {len(self) - 1}")
         return Truth(self.depth[indices], self.world_from_camera[indices], self.intrinsics[indices])
 
-    def resized(self, height: int, width: int) -> "Truth":
-        """The truth on another pixel grid over the same view: nearest depth, as edges must not blend."""
+    def resized(self, height: int, width: int) -> Truth:
+        """The same for images of H × W pixels. Depth is read at the nearest pixel, never mixed across edges."""
         old_height, old_width = self.depth.shape[1:]
-        rows = ((np.arange(height) + 0.5) * old_height / height).astype(np.int64)
-        columns = ((np.arange(width) + 0.5) * old_width / width).astype(np.int64)
-        intrinsics = np.array(self.intrinsics)
-        for axis, factor in ((0, width / old_width), (1, height / old_height)):
-            intrinsics[:, axis] *= factor
-            intrinsics[:, axis, 2] += 0.5 * (factor - 1)  # integer pixel centres: (c + 0.5) · factor - 0.5
-        return Truth(self.depth[:, rows[:, None], columns], self.world_from_camera, intrinsics)
+        if (height, width) == (old_height, old_width):
+            return self
+        y, x = old_height / height, old_width / width
+        rows = np.clip(np.floor((np.arange(height) + 0.5) * y), 0, old_height - 1).astype(np.int64)
+        columns = np.clip(np.floor((np.arange(width) + 0.5) * x), 0, old_width - 1).astype(np.int64)
+        intrinsics = self.intrinsics.copy()
+        intrinsics[:, 0] /= x
+        intrinsics[:, 1] /= y
+        intrinsics[:, 0, 2] += 0.5 / x - 0.5
+        intrinsics[:, 1, 2] += 0.5 / y - 0.5
+        return Truth(self.depth[:, rows][:, :, columns], self.world_from_camera, intrinsics)
+
+    def save(self, path: Path) -> None:
+        """Write truth.npz."""
+        np.savez_compressed(path, depth=self.depth, world_from_camera=self.world_from_camera, intrinsics=self.intrinsics)
+
+
+def load_truth(source: str | Path, *, size: tuple[int, int] | None = None) -> Truth | None:
+    """The truth of a clip folder or of a video in one; None when there is neither truth.npz nor recipe.json.
+
+    size: (H, W) at which the depth of a recipe is rendered, exactly; default 256 pixels wide. A stored truth is resized.
+    """
+    path = Path(source)
+    folder = path if path.is_dir() else path.parent
+    if (folder / "truth.npz").is_file():
+        truth = _stored(folder / "truth.npz")
+        return truth if size is None else truth.resized(*size)
+    if (folder / "recipe.json").is_file() and (path.is_dir() or path.name == "video.mp4"):
+        recipe = Recipe.load(folder / "recipe.json")
+        height = round(RENDERED_WIDTH * recipe.height / recipe.width)
+        return _rendered(recipe, *(size or (height, RENDERED_WIDTH)))
+    return None
+
+
+def _stored(path: Path) -> Truth:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return Truth(*(file[name].astype(np.float32) for name in ("depth", "world_from_camera", "intrinsics")))
+    except (KeyError, ValueError, OSError) as error:
+        raise InputError(f"{path} does not hold a truth ({error}): needs depth, world_from_camera, intrinsics") from error
+
+
+@lru_cache(maxsize=4)
+def _rendered(recipe: Recipe, height: int, width: int) -> Truth:
+    stage = Stage.of(recipe)
+    cameras = stage.cameras(height, width)
+    return Truth(stage.depth(height, width), stage.world_from_camera.numpy(), cameras.intrinsics.numpy().copy())

@@ -20,7 +20,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"inference", "metrics", "export"}),
     frozenset({"compare", "training"}),
     frozenset({"benchmark", "evaluate", "probe", "parity"}),
-    frozenset({"__init__", "cli", "__main__"}),
+    frozenset({"__init__", "commands", "__main__"}),
 )
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 JOINS_MODEL_AND_SCHEDULE = frozenset({"inference", "compare"}) | FLOORS[-2] | FLOORS[-1]

@@ -20,10 +20,12 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"inference", "metrics", "export"}),
     frozenset({"compare", "training"}),
     frozenset({"benchmark", "evaluate", "probe", "parity"}),
-    frozenset({"__init__", "commands", "__main__"}),
+    frozenset({"__init__"}),
+    frozenset({"commands"}),
+    frozenset({"__main__"}),
 )
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
-JOINS_MODEL_AND_SCHEDULE = frozenset({"inference", "compare"}) | FLOORS[-2] | FLOORS[-1]
+JOINS_MODEL_AND_SCHEDULE = frozenset({"inference", "compare"}).union(*FLOORS[-4:])
 
 # What of spark3r the page may know; all else is interior.
 OUTSIDE = (

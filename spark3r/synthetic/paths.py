@@ -127,12 +127,12 @@ def training_walk(rng: np.random.Generator, scene: SceneBuilder, kind: str, fram
     progress = progress_of(rng, frames)
     limit = min(MAX_SWEEP, MAX_STEP * max(frames - 1, 1)) * breadth
     best, best_score = None, -np.inf
-    for _ in range(CANDIDATES if kind == "room" else 4):
+    for _ in range(4 if kind == "table" else CANDIDATES):
         sweep = limit * rng.choice((-1, 1)) * rng.uniform(0.15, 1.0)
         if kind == "table":
             target = np.array([*rng.uniform(-0.15, 0.15, 2), 0.82])
             walk = orbit(rng, target, progress, sweep, rng.uniform(0.75, 1.35), rng.uniform(0.25, 0.75))
-        elif rng.random() < 0.2:
+        elif kind == "room" and rng.random() < 0.2:
             target = np.array([*rng.uniform(-0.6, 0.6, 2), rng.uniform(0.4, 0.9)])
             walk = orbit(rng, target, progress, sweep, rng.uniform(1.4, 2.1), rng.uniform(0.5, 0.9))
         else:
@@ -145,3 +145,14 @@ def training_walk(rng: np.random.Generator, scene: SceneBuilder, kind: str, fram
             break
     assert best is not None
     return shaken(best, rng, 0.35 * frames)
+
+
+def doorway(scene: SceneBuilder, progress: np.ndarray) -> Walk:
+    """From one end of two rooms to the other, through the door at the origin, looking about."""
+    s = eased(progress)
+    reach = scene.size[0] / 2 - 0.9
+    x = -reach + (2 * reach - 1.0) * s
+    aside = 0.7 * np.sin(2 * np.pi * s) * np.exp(-0.5 * (0.5 / (np.abs(x) + 0.12)) ** 4)
+    yaw = 0.75 * np.sin(2 * np.pi * (1.5 * s + 0.04)) * np.minimum(1.0, np.abs(x) / 1.0)
+    z = np.full(len(s), 1.45)
+    return Walk(np.stack([x, aside, z], -1), yaw, np.full(len(s), -0.17), np.zeros(len(s)))

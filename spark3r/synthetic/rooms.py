@@ -67,7 +67,7 @@ def openings(b: SceneBuilder, rng: Rng) -> tuple[int, float]:
 def pictures(b: SceneBuilder, rng: Rng, wall: int, length: float, avoid: float | None) -> None:
     """One to three framed pictures on a wall, clear of the door."""
     for slot in np.linspace(-length / 3, length / 3, 3):
-        if rng.random() < 0.3 or (avoid is not None and abs(slot - avoid) < 1.0):
+        if rng.random() < 0.15 or (avoid is not None and abs(slot - avoid) < 1.0):
             continue
         wide, high = rng.uniform(0.4, 1.0), rng.uniform(0.35, 0.8)
         at = wall_place(b.size, wall, slot + rng.uniform(-0.15, 0.15))
@@ -123,7 +123,7 @@ def furnished_room(rng: Rng) -> SceneBuilder:
     size = (rng.uniform(4.0, 6.5), rng.uniform(4.0, 6.0), rng.uniform(2.4, 2.9))
     b = empty_room(rng, size)
     door_wall, door_along = openings(b, rng)
-    along_walls(b, rng, door_wall, door_along, int(rng.integers(3, 6)))
+    along_walls(b, rng, door_wall, door_along, int(rng.integers(4, 8)))
     middle = Placement(rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5), rng.uniform(-0.3, 0.3))
     if rng.random() < 0.7:
         b.box(middle, (0, 0, 0.006), (rng.uniform(1.6, 2.6), rng.uniform(1.2, 2.0), 0.012), palette.rug(rng))
@@ -195,5 +195,8 @@ def two_rooms(rng: Rng) -> SceneBuilder:
         b.box(Placement(0, side * (0.5 + wide / 2)), (0, 0, size[2] / 2), (0.14, wide, size[2]), paint, casts=True)
     b.box(Placement(0, 0), (0, 0, (size[2] + 2.1) / 2), (0.14, 1.0, size[2] - 2.1), paint)
     door_wall, door_along = openings(b, rng)
-    along_walls(b, rng, door_wall, door_along, 5)
+    along_walls(b, rng, door_wall, door_along, 8)
+    for x in (-1, 1):
+        spot = Placement(x * size[0] / 4 + rng.uniform(-0.4, 0.4), rng.uniform(-0.3, 0.3), rng.uniform(-0.2, 0.2))
+        b.box(spot, (0, 0, 0.006), (rng.uniform(1.4, 2.0), rng.uniform(1.1, 1.6), 0.012), palette.rug(rng))
     return b

@@ -13,7 +13,8 @@ from .render import Cameras, develop, render
 from .scene import Scenes
 
 FIELD_OF_VIEW = np.radians((55.0, 65.0))  # horizontal
-TABLE_SHARE = 0.35
+KINDS = ("room", "table", "flat")
+SHARES = (0.55, 0.33, 0.12)
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def sample(
     builders, poses, intrinsics, light = [], [], [], []
     for clip in range(seed, seed + count):
         rng = np.random.default_rng((clip, 104729))
-        kind = "table" if rng.random() < TABLE_SHARE else "room"
+        kind = str(rng.choice(KINDS, p=SHARES))
         builder = rooms.scene(clip, kind)
         walk = paths.training_walk(rng, builder, kind, frames, breadth)
         builders.append(builder)

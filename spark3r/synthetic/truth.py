@@ -25,7 +25,11 @@ class Truth:
 
     def __post_init__(self) -> None:
         frames = len(self.depth)
-        if self.depth.ndim != 3 or self.world_from_camera.shape != (frames, 4, 4) or self.intrinsics.shape != (frames, 3, 3):
+        if (
+            self.depth.ndim != 3
+            or self.world_from_camera.shape != (frames, 4, 4)
+            or self.intrinsics.shape != (frames, 3, 3)
+        ):
             raise InputError(
                 f"truth of shapes depth {self.depth.shape}, world_from_camera {self.world_from_camera.shape}, intrinsics "
                 f"{self.intrinsics.shape}: must be [S, H, W], [S, 4, 4], [S, 3, 3]"
@@ -38,7 +42,9 @@ class Truth:
         """Some frames, by their position in the clip; raises InputError beyond its end."""
         indices = np.asarray(indices, dtype=np.int64)
         if len(indices) and (indices.min() < 0 or indices.max() >= len(self)):
-            raise InputError(f"frame {int(indices.max())} asked of a truth with {len(self)} frames: must be 0 to {len(self) - 1}")
+            raise InputError(
+                f"frame {int(indices.max())} asked of a truth with {len(self)} frames: must be 0 to {len(self) - 1}"
+            )
         return Truth(self.depth[indices], self.world_from_camera[indices], self.intrinsics[indices])
 
     def resized(self, height: int, width: int) -> Truth:
@@ -58,7 +64,9 @@ class Truth:
 
     def save(self, path: Path) -> None:
         """Write truth.npz."""
-        np.savez_compressed(path, depth=self.depth, world_from_camera=self.world_from_camera, intrinsics=self.intrinsics)
+        np.savez_compressed(
+            path, depth=self.depth, world_from_camera=self.world_from_camera, intrinsics=self.intrinsics
+        )
 
 
 def load_truth(source: str | Path, *, size: tuple[int, int] | None = None) -> Truth | None:
@@ -83,7 +91,9 @@ def _stored(path: Path) -> Truth:
         with np.load(path, allow_pickle=False) as file:
             return Truth(*(file[name].astype(np.float32) for name in ("depth", "world_from_camera", "intrinsics")))
     except (KeyError, ValueError, OSError) as error:
-        raise InputError(f"{path} does not hold a truth ({error}): needs depth, world_from_camera, intrinsics") from error
+        raise InputError(
+            f"{path} does not hold a truth ({error}): needs depth, world_from_camera, intrinsics"
+        ) from error
 
 
 @lru_cache(maxsize=4)

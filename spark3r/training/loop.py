@@ -192,7 +192,8 @@ def train(config: TrainingConfig) -> Learner:
     if checkpoint.exists():
         learner.load(torch.load(checkpoint, map_location=config.device, weights_only=True))
     record.line({"config": config.to_json(), "step": learner.step, "torch": torch.__version__})
-    crew, unseen = Crew(config, learner.network, learner.supervision), validation_clips(config)
+    unseen = validation_clips(config)  # before helpers start: they find the compiled renderer ready
+    crew = Crew(config, learner.network, learner.supervision)
     started, before = time.monotonic(), learner.minutes
     saved = validated = learner.minutes
     while (progress := progress_at(config, learner)) < 1.0:

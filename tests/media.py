@@ -3,6 +3,7 @@
 import io
 import struct
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -38,6 +39,7 @@ def write_video(
     gop: int = 12,
     options: dict[str, str] | None = None,
     to_pipe: bool = False,
+    pixel_aspect: int = 1,
 ) -> Path:
     """Encode RGB frames; `to_pipe` writes as a browser's recorder does, with neither duration nor index."""
     target = io.BytesIO() if to_pipe else str(path)
@@ -49,6 +51,7 @@ def write_video(
     stream.height, stream.width = frames[0].shape[:2]
     stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
     stream.codec_context.gop_size = gop
+    stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect)
     for frame in frames:
         container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
     container.mux(stream.encode())

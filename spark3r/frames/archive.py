@@ -73,9 +73,7 @@ class ZipMembers:
     def _checked_members(self) -> dict[str, zipfile.ZipInfo]:
         entries = self._zip.infolist()
         if len(entries) > MAX_ENTRIES:
-            raise InputError(
-                f"{self.name} has {len(entries)} entries: at most {MAX_ENTRIES} are read; split it."
-            )
+            raise InputError(f"{self.name} has {len(entries)} entries: at most {MAX_ENTRIES} are read; split it.")
         members: dict[str, zipfile.ZipInfo] = {}
         total = 0
         for info in entries:
@@ -91,9 +89,7 @@ class ZipMembers:
     def _check_entry(self, member: str, info: zipfile.ZipInfo) -> None:
         path = PurePosixPath(member)
         if path.is_absolute() or ".." in path.parts or (path.parts and ":" in path.parts[0]):
-            raise InputError(
-                f"{self.name} has an entry that leads out of it ({member!r}): pack a plain folder."
-            )
+            raise InputError(f"{self.name} has an entry that leads out of it ({member!r}): pack a plain folder.")
         if stat.S_ISLNK(info.external_attr >> 16):
             raise InputError(f"{self.name} has a symbolic link ({member!r}): pack the files themselves.")
         if info.flag_bits & 0x1:
@@ -101,9 +97,7 @@ class ZipMembers:
 
     def _check_size(self, member: str, size: int, compressed: int, total: int) -> None:
         if size > MAX_MEMBER_BYTES:
-            raise InputError(
-                f"{member!r} in {self.name} unpacks to over {MAX_MEMBER_BYTES // 2**20} MB: leave it out."
-            )
+            raise InputError(f"{member!r} in {self.name} unpacks to over {MAX_MEMBER_BYTES // 2**20} MB: leave it out.")
         if total > MAX_TOTAL_BYTES:
             raise InputError(f"{self.name} unpacks to over {MAX_TOTAL_BYTES // 2**30} GB: split it.")
         if size > RATIO_FREE_BYTES and size > MAX_RATIO * max(compressed, 1):

@@ -36,14 +36,10 @@ class Frames:
     def __post_init__(self) -> None:
         """Raise ValueError where the parts are not one clip."""
         if self.images.ndim != 4 or self.images.shape[-1] != 3 or self.images.dtype != np.uint8:
-            raise ValueError(
-                f"images are {self.images.dtype} {self.images.shape}: must be uint8 [S, H, W, 3]"
-            )
+            raise ValueError(f"images are {self.images.dtype} {self.images.shape}: must be uint8 [S, H, W, 3]")
         lengths = {len(self.images), len(self.indices), len(self.timestamps), len(self.names)}
         if len(lengths) != 1:
-            raise ValueError(
-                f"images, indices, timestamps and names have lengths {sorted(lengths)}: must be equal"
-            )
+            raise ValueError(f"images, indices, timestamps and names have lengths {sorted(lengths)}: must be equal")
 
     def __len__(self) -> int:
         return len(self.images)

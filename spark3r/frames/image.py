@@ -99,9 +99,7 @@ def _decode_opencv(data: bytes, name: str, resolution: int) -> tuple[np.ndarray,
     """(pixels as stored [H, W] or [H, W, C], EXIF orientation 1..8)."""
     try:
         with quiet_opencv():
-            pixels, kinds, blocks = cv2.imdecodeWithMetadata(
-                np.frombuffer(data, np.uint8), _flags(data, resolution)
-            )
+            pixels, kinds, blocks = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), _flags(data, resolution))
     except cv2.error as error:
         raise _damaged(name) from error
     if pixels is None:
@@ -134,8 +132,7 @@ def _decode_heic(data: bytes, name: str) -> tuple[np.ndarray, int]:
         import pillow_heif
     except ImportError as error:
         raise InputError(
-            f"{name} is HEIC, which needs one more package: run 'pip install pillow-heif', "
-            "or export it as JPEG."
+            f"{name} is HEIC, which needs one more package: run 'pip install pillow-heif', or export it as JPEG."
         ) from error
     try:
         picture = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)
@@ -149,8 +146,7 @@ def _decode_heic(data: bytes, name: str) -> tuple[np.ndarray, int]:
 
 def _damaged(name: str) -> InputError:
     return InputError(
-        f"{name} cannot be read as a picture: it is damaged or of another kind; "
-        "export it again as JPEG or PNG."
+        f"{name} cannot be read as a picture: it is damaged or of another kind; export it again as JPEG or PNG."
     )
 
 

@@ -93,9 +93,7 @@ def _described(found: Opened) -> SourceInfo:
     content = found.content
     if isinstance(content, Video):
         duration_s = content.frame_count / content.fps
-        return SourceInfo(
-            "video", content.frame_count, content.fps, duration_s, content.width, content.height
-        )
+        return SourceInfo("video", content.frame_count, content.fps, duration_s, content.width, content.height)
     height, width = _first_readable(content)
     return SourceInfo(found.kind, found.frame_count, None, None, width, height)
 

@@ -53,20 +53,14 @@ def stored_size(name: str, width: int, height: int, resolution: int) -> tuple[in
     return fitted
 
 
-def check_limits(
-    max_frames: int | None = None, fps: float | None = None, resolution: int = MIN_RESOLUTION
-) -> None:
+def check_limits(max_frames: int | None = None, fps: float | None = None, resolution: int = MIN_RESOLUTION) -> None:
     """Raise InputError for a limit that means nothing."""
     if max_frames is not None and max_frames < 1:
         raise InputError(f"max_frames={max_frames}: must be 1 or more; leave it out to take every frame.")
     if fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise InputError(
-            f"fps={fps}: must be above 0; 2 takes two frames of each second, leave it out for all."
-        )
+        raise InputError(f"fps={fps}: must be above 0; 2 takes two frames of each second, leave it out for all.")
     if resolution < MIN_RESOLUTION:
-        raise InputError(
-            f"resolution={resolution}: must be {MIN_RESOLUTION} or more pixels; 1024 is the default."
-        )
+        raise InputError(f"resolution={resolution}: must be {MIN_RESOLUTION} or more pixels; 1024 is the default.")
 
 
 def check_memory(count: int, width: int, height: int) -> None:

@@ -17,9 +17,7 @@ from spark3r.frames.video import Video, is_video, open_video
 
 Source = str | Path | Sequence[str | Path]
 LEGAL = "a video (mp4, mov, webm, avi), pictures (JPEG, PNG, WebP, HEIC), a folder or a zip of pictures"
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".gif"}
-)
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".gif"})
 PICTURE_FOLDERS = ("rgb", "images")  # where a clip folder keeps its frames
 
 
@@ -99,9 +97,7 @@ def read_file(path: Path, limit: int = -1) -> bytes:
             return stream.read(limit)
     except OSError as error:
         reason = "may not be read" if error.errno in (errno.EACCES, errno.EPERM) else "cannot be read"
-        raise InputError(
-            f"{shown(path)} {reason} ({error.strerror}): check the file and its disk."
-        ) from error
+        raise InputError(f"{shown(path)} {reason} ({error.strerror}): check the file and its disk.") from error
 
 
 def _picture_list(paths: list[Path]) -> Photos:
@@ -137,9 +133,7 @@ def _open_folder(folder: Path, watch: Watch) -> Opened:
 
 
 def _folder_pictures(name: str, pictures: list[Path]) -> Opened:
-    return Opened(
-        "folder", name, Photos(tuple(shown(path) for path in pictures), lambda i: read_file(pictures[i]))
-    )
+    return Opened("folder", name, Photos(tuple(shown(path) for path in pictures), lambda i: read_file(pictures[i])))
 
 
 def _hint(folder: Path, videos: list[Path]) -> str:
@@ -147,9 +141,7 @@ def _hint(folder: Path, videos: list[Path]) -> str:
         return f" and with {len(videos)} videos (name one of them)" if len(videos) > 1 else ""
     inner = [shown(path) for path in _visible(folder) if path.is_dir()]
     if inner:
-        return (
-            f" of its own (it has {', '.join(inner[:3])}{', …' if len(inner) > 3 else ''}: name one of them)"
-        )
+        return f" of its own (it has {', '.join(inner[:3])}{', …' if len(inner) > 3 else ''}: name one of them)"
     return "" if _visible(folder) else " or anything else"
 
 
@@ -157,9 +149,7 @@ def _visible(folder: Path) -> list[Path]:
     try:
         found = [path for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError as error:
-        raise InputError(
-            f"{shown(folder)} may not be listed ({error.strerror}): change its permissions."
-        ) from error
+        raise InputError(f"{shown(folder)} may not be listed ({error.strerror}): change its permissions.") from error
     return sorted(found, key=lambda path: natural_key(path.name))
 
 
@@ -178,12 +168,8 @@ def _zip_pictures(members: ZipMembers, name: str) -> Opened:
         remedy = found or ": put JPEG, PNG, WebP or HEIC files into it"
         raise InputError(f"{name} is a zip without pictures{remedy}.")
     unread = nested + videos
-    notes = (
-        (f"{', '.join(unread[:3])} in {name} not opened: a zip is read for pictures only.",) if unread else ()
-    )
-    return Opened(
-        "zip", name, Photos(tuple(shown(m) for m in pictures), lambda i: members.read(pictures[i])), notes
-    )
+    notes = (f"{', '.join(unread[:3])} in {name} not opened: a zip is read for pictures only.",) if unread else ()
+    return Opened("zip", name, Photos(tuple(shown(m) for m in pictures), lambda i: members.read(pictures[i])), notes)
 
 
 def _suffix(member: str) -> str:

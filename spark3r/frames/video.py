@@ -11,7 +11,7 @@ import numpy as np
 
 from spark3r.errors import InputError
 from spark3r.frames.image import quiet_opencv, shrink
-from spark3r.frames.photos import Decoded
+from spark3r.frames.photos import Decoded, one_size
 from spark3r.frames.sampling import Watch, even_positions, stored_size
 
 # FFmpeg prints remarks on standard error; ours is one sentence in an exception. Read at the first open.
@@ -44,8 +44,7 @@ def is_video(head: bytes) -> bool:
     """
     return (
         head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")  # mp4, mov
-        or head[:4]
-        in (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"\x30\x26\xb2\x75", b"OggS")
+        or head[:4] in (b"\x1aE\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"\x30\x26\xb2\x75", b"OggS")
         or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
         or head[:3] == b"FLV"
         or head[:6] in (b"GIF87a", b"GIF89a")
@@ -62,11 +61,7 @@ def open_video(path: Path, name: str, watch: Watch) -> Video:
     packets, keyframes, last_s = _count_packets(path, watch)
     capture = _open(path)
     if packets == 0 or capture is None:
-        reason = (
-            "it is cut off, or has sound only"
-            if packets == 0
-            else "its codec is not one this machine decodes"
-        )
+        reason = "it is cut off, or has sound only" if packets == 0 else "its codec is not one this machine decodes"
         raise InputError(f"No picture can be read from {name} ({reason}): {REMEDY}.")
     try:
         claimed, fps = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
@@ -79,9 +74,7 @@ def open_video(path: Path, name: str, watch: Watch) -> Video:
         notes.append(f"{name} states no usable frame rate: {fps:.3g} frames per second are assumed.")
     if packets < claimed and last_s + 2 / fps < claimed / fps:
         notes.append(_cut_note(name, packets, round(claimed)))
-    return Video(
-        path, name, packets, math.ceil(packets / max(keyframes, 1)), fps, width, height, tuple(notes)
-    )
+    return Video(path, name, packets, math.ceil(packets / max(keyframes, 1)), fps, width, height, tuple(notes))
 
 
 def read_video(video: Video, positions: np.ndarray, resolution: int, watch: Watch) -> Decoded:
@@ -99,7 +92,7 @@ def read_video(video: Video, positions: np.ndarray, resolution: int, watch: Watc
         frames, _ = _decode(video, positions, resolution, watch)
     if not frames:
         raise InputError(f"No picture in {video.name} can be decoded: {REMEDY}.")
-    return Decoded(np.stack(frames), positions[: len(frames)], notes)
+    return Decoded(one_size(frames), positions[: len(frames)], notes)
 
 
 def seeking_is_quicker(positions: np.ndarray, keyframe_gap: int) -> bool:
@@ -114,9 +107,7 @@ def seeking_is_quicker(positions: np.ndarray, keyframe_gap: int) -> bool:
     return bool(stride > keyframe_gap + SEEK_MARGIN_FRAMES)
 
 
-def _decode(
-    video: Video, positions: np.ndarray, resolution: int, watch: Watch
-) -> tuple[list[np.ndarray], int]:
+def _decode(video: Video, positions: np.ndarray, resolution: int, watch: Watch) -> tuple[list[np.ndarray], int]:
     """(frames, number of frames that can be decoded, known only when fewer came than asked for)."""
     size = stored_size(video.name, video.width, video.height, resolution)
     if seeking_is_quicker(positions, video.keyframe_gap):

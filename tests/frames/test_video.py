@@ -105,6 +105,22 @@ def test_resolution_bounds_the_longer_side(tmp_path: Path, resolution: int) -> N
     assert numbers(frames.images) == list(range(5))
 
 
+def test_wide_pixels_are_made_square(tmp_path: Path) -> None:
+    path = numbered_video(tmp_path / "clip.mp4", 4, pixel_aspect=2)
+    frames = read_frames(path)
+    assert frames.images.shape[1:3] == (SIZE[1], 2 * SIZE[0])
+    assert describe_source(path).width == 2 * SIZE[0]
+    assert numbers(frames.images) == list(range(4))
+
+
+def test_an_unusable_rate_is_measured_and_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = numbered_video(tmp_path / "clip.mp4", 11)
+    monkeypatch.setattr("spark3r.frames.video.FPS_BOUNDS", (20.0, 480.0))
+    frames = read_frames(path)
+    assert frames.timestamps[-1] == pytest.approx(1.0, rel=0.01)
+    assert any("no usable frame rate: 10 frames per second" in note for note in frames.notes)
+
+
 def test_large_frames_are_never_all_in_memory(tmp_path: Path) -> None:
     size, count = (1280, 720), 40
     path = numbered_video(tmp_path / "clip.mp4", count, size, options={"preset": "ultrafast"})

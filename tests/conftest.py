@@ -1,6 +1,23 @@
-"""Puts the repository on the import path, so that a bare `pytest` works as `python -m pytest` does."""
+"""Puts the repository on the import path, so that a bare `pytest` works as `python -m pytest` does; shared fixtures."""
 
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of mini with random weights: everything runs, nothing is meant."""
+    import torch
+
+    from spark3r.models.checkpoints import save_checkpoint
+    from spark3r.models.families.mini import MINI_CONFIG
+    from spark3r.models.network import Network
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("models") / "untrained.safetensors"
+    save_checkpoint(Network(MINI_CONFIG), path)
+    return path

@@ -1,0 +1,37 @@
+"""`python -m spark3r COMMAND …`: one line per failure, exit code 0 done, 1 failed, 2 wrong flags, 130 interrupted."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from spark3r.errors import InputError
+
+ABOUT = "Spark3R: long videos into depth, cameras and point clouds, fast, without retraining."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code. `--help` and flags that do not parse leave by SystemExit."""
+    import tyro
+
+    from spark3r.commands import COMMANDS
+    from spark3r.commands.options import UsageError
+
+    command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="spark3r", description=ABOUT, args=arguments)
+    try:
+        command.run()
+        sys.stdout.flush()
+    except InputError as error:
+        print(f"spark3r: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has left; give the interpreter a harmless standard output to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""What `python -m spark3r` can do: one file per command, each a dataclass of its flags with a `run()`."""
+
+from typing import Protocol
+
+from spark3r.commands.compare import Compare
+from spark3r.commands.evaluate import Evaluate
+from spark3r.commands.models import Models
+from spark3r.commands.reconstruct import Reconstruct
+from spark3r.commands.train import Train
+
+
+class Command(Protocol):
+    """Parsed flags that know what to do."""
+
+    def run(self) -> None:
+        """Does it and prints it. Raises InputError with the sentence for the person."""
+
+
+COMMANDS: dict[str, type[Command]] = {
+    "reconstruct": Reconstruct,
+    "compare": Compare,
+    "evaluate": Evaluate,
+    "models": Models,
+    "train": Train,
+}
+
+__all__ = ["COMMANDS", "Command", "Compare", "Evaluate", "Models", "Reconstruct", "Train"]

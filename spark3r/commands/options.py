@@ -1,0 +1,118 @@
+"""The flags that several commands share, and what they mean."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from spark3r.errors import InputError
+from spark3r.frames import Frames, describe_source, read_frames
+from spark3r.inference import network_size, schedule_for
+from spark3r.models.checkpoints import load_model
+from spark3r.models.network import Network
+from spark3r.reduction import ReductionSchedule
+from spark3r.reduction.schedule import Policy
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class UsageError(InputError):
+    """Flags that contradict each other: exit code 2, as for flags that cannot be parsed."""
+
+
+def shown_as(metavar: str) -> Any:
+    """A flag whose comment says everything, the default included."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
+Source = Annotated[str, shown_as("INPUT")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """Where the answer goes."""
+
+    json: Annotated[str | None, shown_as("FILE|-")] = None
+    """Also write the answer as one JSON object to this file; "-" prints it in place of the table."""
+    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff, shown_as("")] = False
+    """No progress and no notes on standard error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(OutputOptions):
+    """Which frames run through which model, and how reduced."""
+
+    model: Annotated[str, shown_as("NAME|PATH")] = "mini"
+    """A name from `spark3r models` or a .safetensors file; default: mini."""
+    device: Annotated[str | None, shown_as("DEVICE")] = None
+    """cpu, cuda, cuda:1, …; default: a GPU if there is one."""
+    dtype: Annotated[Dtype | None, shown_as("float32|bfloat16|float16")] = None
+    """Of the fast layers; default: bfloat16 where the device is fast in it, else float32."""
+    resolution: Annotated[int | None, shown_as("PIXELS")] = None
+    """Longer side of the network's input; default: the model's own."""
+    max_frames: Annotated[int | None, shown_as("N")] = None
+    """Take at most this many frames, evenly over the clip; default: all."""
+    fps: Annotated[float | None, shown_as("RATE")] = None
+    """Take this many frames per second of video; default: all."""
+    query_factor: Annotated[int | None, shown_as("N")] = None
+    """So many frames share one query; 1 is off."""
+    kv_factor: Annotated[int | None, shown_as("N")] = None
+    """One frame in so many keeps its keys/values; 1 is off."""
+    schedule: Annotated[str | None, shown_as("auto|off|FILE")] = None
+    """In place of the two factors: by length (auto, the default), dense (off), or a JSON file."""
+    policy: Annotated[Policy | None, shown_as("spark3r|uniform")] = None
+    """uniform merges both sides by the query factor, as earlier accelerators do; default: spark3r."""
+
+    def load(self) -> Network:
+        """The network, where and as the flags say."""
+        return load_model(self.model, self.device, self.dtype)
+
+    def read(self, source: str | Path | Sequence[str | Path], network: Network) -> Frames:
+        """The frames, stored no larger than the network will see them."""
+        info = describe_source(source)
+        size = network_size(network, info.height, info.width, self.resolution)
+        return read_frames(source, max_frames=self.max_frames, fps=self.fps, resolution=max(size))
+
+    def size(self, frames: Frames, network: Network) -> tuple[int, int]:
+        """(H, W) of the network's input, at which depth comes out."""
+        height, width = frames.images.shape[1:3]
+        return network_size(network, height, width, self.resolution)
+
+    def reduction(self, num_frames: int, network: Network) -> ReductionSchedule:
+        """The schedule the flags mean. Factors use the model's own sensitive layers; a factor left out is off."""
+        self.check()
+        if self.query_factor is None and self.kv_factor is None:
+            chosen = self._named(num_frames, network)
+        else:
+            kv_factor = self.kv_factor or 1
+            chosen = ReductionSchedule(
+                query_factor=self.query_factor or 1,
+                kv_factor=kv_factor,
+                kv_boost=1 if kv_factor == 1 else ReductionSchedule.kv_boost,
+                sensitive_layers=network.config.sensitive_layers,
+            )
+        return chosen if self.policy is None else chosen.with_(policy=self.policy)
+
+    def check(self) -> None:
+        """Raises UsageError for flags that contradict each other; called before any work."""
+        factors = self.query_factor is not None or self.kv_factor is not None
+        if factors and self.schedule is not None:
+            raise UsageError("--schedule and --query-factor/--kv-factor exclude each other: give one of them")
+        if self.policy == "uniform" and self.kv_factor is not None:
+            raise UsageError("--policy uniform takes --query-factor for both sides: leave out --kv-factor")
+        for name, value in (("--query-factor", self.query_factor), ("--kv-factor", self.kv_factor)):
+            if value is not None and value < 1:
+                raise UsageError(f"{name} {value}: must be 1 (off) or more")
+
+    def _named(self, num_frames: int, network: Network) -> ReductionSchedule:
+        if self.schedule in (None, "auto"):
+            return schedule_for("auto", num_frames, network)
+        if self.schedule == "off":
+            return ReductionSchedule.off()
+        try:
+            text = Path(self.schedule).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--schedule {self.schedule}: must be auto, off, or a readable JSON file") from error
+        return ReductionSchedule.from_json(text)

@@ -1,0 +1,20 @@
+"""`train FOLDER`"""
+
+from dataclasses import dataclass
+
+import tyro
+
+from spark3r.training.config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train the small model on rendered scenes; an interrupted run in the same FOLDER goes on where it stopped."""
+
+    config: tyro.conf.OmitArgPrefixes[tyro.conf.PositionalRequiredArgs[TrainingConfig]]
+
+    def run(self) -> None:
+        """One run, logged by the loop itself."""
+        from spark3r.training.loop import train
+
+        train(self.config)

@@ -138,7 +138,7 @@ def _decode_heic(data: bytes, name: str) -> tuple[np.ndarray, int]:
         picture = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)
         check_pixels(picture.size, name)
         return np.asarray(picture), 1
-    except (ValueError, EOFError, SyntaxError, RuntimeError, OSError) as error:
+    except (ValueError, IndexError, EOFError, SyntaxError, RuntimeError, OSError) as error:
         if isinstance(error, InputError):
             raise
         raise _damaged(name) from error

@@ -15,6 +15,8 @@ from spark3r.frames.sampling import stored_size
 HEIC_SUFFIXES = frozenset({".heic", ".heif"})
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}) | HEIC_SUFFIXES
 MAX_PIXELS = 256_000_000  # one picture; beyond it a few kilobytes could ask for gigabytes
+FREE_PIXELS = 16_000_000  # up to here a header is believed; beyond, only with data to match
+MAX_PIXELS_PER_BYTE = 10_000  # deflate reaches 8,256 at one bit per pixel, JPEG some hundreds
 ORIENTATION_TAG = 0x0112  # EXIF 2.32, table 4
 
 
@@ -33,7 +35,10 @@ def decode_image(data: bytes, name: str, resolution: int) -> np.ndarray:
     """RGB [H, W, 3] uint8, upright, longer side at most `resolution`; InputError says what is wrong."""
     if not data:
         raise InputError(f"{name} is an empty file: save or copy the picture again.")
-    check_pixels(image_size(data), name)
+    size = image_size(data)
+    check_pixels(size, name)
+    if size is not None and size[0] * size[1] > max(FREE_PIXELS, MAX_PIXELS_PER_BYTE * len(data)):
+        raise _damaged(name)
     if os.path.splitext(name)[1].lower() in HEIC_SUFFIXES or data[4:8] == b"ftyp":
         pixels, orientation = _decode_heic(data, name)
     else:

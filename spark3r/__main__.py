@@ -21,16 +21,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.run()
         sys.stdout.flush()
     except InputError as error:
+        _end_progress()
         print(f"spark3r: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
-        print(file=sys.stderr)
+        _end_progress()
         return 130
     except BrokenPipeError:
         # The reader (head, less) has left; give the interpreter a harmless standard output to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
+
+
+def _end_progress() -> None:
+    """Takes a progress line off the terminal, so that what follows starts a line of its own."""
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from spark3r.frames import Frames
 from spark3r.measure import Meter, PeakMemory, available_bytes
 from spark3r.models import preprocess
 from spark3r.models.checkpoints import load_model
+from spark3r.models.config import StemConfig
 from spark3r.models.network import Network
 from spark3r.reconstruction import Cost, Reconstruction
 from spark3r.reduction import Reducer, ReductionSchedule
@@ -86,7 +87,7 @@ def _needed_bytes(model: Network, layout: TokenLayout, pixels: int) -> int:
     item = torch.empty(0, dtype=model.dtype).element_size()
     stream = layout.total * config.width * (4 * 4 + 2 * 4 * item)
     taps = layout.total * 2 * config.width * 4 * len(config.taps)
-    fine = layout.frames * pixels // 16 * config.stem_width * item
+    fine = layout.frames * pixels // 16 * config.encoder.width * item if isinstance(config.encoder, StemConfig) else 0
     results = layout.frames * pixels * (3 + 4 + 4)
     chunk = min(layout.frames, FRAMES_AT_ONCE) * pixels * 4 * 64
     return stream + taps + fine + results + chunk
@@ -157,13 +158,15 @@ class _Run:
             images, patches, skip = self._encode()
             taps = self._aggregate(patches)
             cameras = self.network.cameras(taps, *self.size)
-            depth, confidence = self._densify(taps, skip)
+            depth, confidence, intrinsics = self._densify(taps, skip)
+            if cameras.intrinsics is not None:
+                intrinsics = cameras.intrinsics[0].float().cpu().numpy()
         return Reconstruction(
             images=images,
             depth=depth,
             confidence=confidence,
             world_from_camera=cameras.world_from_camera[0].float().cpu().numpy(),
-            intrinsics=cameras.intrinsics[0].float().cpu().numpy(),
+            intrinsics=intrinsics,
             cost=self._cost(memory.peak_bytes),
             schedule=self.schedule,
             model=self.network.config.name,
@@ -197,8 +200,8 @@ class _Run:
 
         return bisect_right(counts, planned.available_bytes, key=needed)
 
-    def _encode(self) -> tuple[np.ndarray, Tensor, Tensor]:
-        """Network-size images [S, H, W, 3], patch tokens [S, h·w, C] and the stem's features, a chunk at a time."""
+    def _encode(self) -> tuple[np.ndarray, Tensor, Tensor | None]:
+        """Network-size images [S, H, W, 3], patch tokens [S, h·w, C] and mini's fine features, a chunk at a time."""
         images, patches, skips = [], [], []
         for chunk in self._chunks("encoder"):
             with self.meter.stage("preprocess"):
@@ -207,8 +210,9 @@ class _Run:
             with self.meter.stage("encoder"):
                 encoded = self.network.encode(batch)
             patches.append(encoded.patches)
-            skips.append(encoded.skip)
-        return np.concatenate(images), torch.cat(patches), torch.cat(skips)
+            if encoded.skip is not None:
+                skips.append(encoded.skip)
+        return np.concatenate(images), torch.cat(patches), torch.cat(skips) if skips else None
 
     def _aggregate(self, patches: Tensor) -> list[Tensor]:
         plan = self.meter.timed(Reducer(self.schedule, match_dtype=self.network.dtype))
@@ -217,16 +221,20 @@ class _Run:
         with self.meter.watching(self.network.trunk.blocks, scopes, lambda: self._step(next(remaining))):
             return self.network.trunk(patches, self.layout, plan)
 
-    def _densify(self, taps: list[Tensor], skip: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Depth and confidence [S, H, W] float32, moved off the device as they are made."""
+    def _densify(self, taps: list[Tensor], skip: Tensor | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Depth and confidence [S, H, W] float32, and intrinsics [S, 3, 3] where the dense head finds them, moved off
+        the device as they are made."""
         depth = np.empty((len(self.frames), *self.size), np.float32)
         confidence = np.empty_like(depth)
+        intrinsics = np.empty((len(self.frames), 3, 3), np.float32)
         for chunk in self._chunks("heads"):
             with self.meter.stage("heads"):
-                chunk_depth, logit = self.network.dense(taps, skip[chunk], chunk)
-                depth[chunk] = chunk_depth.cpu().numpy()
-                confidence[chunk] = torch.sigmoid(logit).cpu().numpy()
-        return depth, np.maximum(confidence, np.finfo(np.float32).tiny)
+                dense = self.network.dense(taps, None if skip is None else skip[chunk], chunk, *self.size)
+                depth[chunk] = dense.depth.cpu().numpy()
+                confidence[chunk] = torch.sigmoid(dense.confidence_logit).cpu().numpy()
+                if dense.intrinsics is not None:
+                    intrinsics[chunk] = dense.intrinsics.cpu().numpy()
+        return depth, np.maximum(confidence, np.finfo(np.float32).tiny), intrinsics
 
     def _chunks(self, stage: str) -> Iterator[slice]:
         for start in range(0, len(self.frames), FRAMES_AT_ONCE):

@@ -16,10 +16,10 @@ from spark3r.models.config import BlockConfig
 class Mlp(nn.Module):
     """Linear – GELU – Linear."""
 
-    def __init__(self, width: int, hidden: int):
+    def __init__(self, width: int, hidden: int, outputs: int = 0):
         super().__init__()
         self.fc1 = Linear(width, hidden)
-        self.fc2 = Linear(hidden, width)
+        self.fc2 = Linear(hidden, outputs or width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))
@@ -84,6 +84,23 @@ def grid_rotation(
     quarter = head_dim // 4
     frequency = 100.0 ** (-torch.arange(quarter, device=device, dtype=torch.float32) / quarter)
     angle = place[:, :, None] * frequency  # [P, 2, D/4]
+    return Rotation(angle.cos(), angle.sin())
+
+
+def whole_rotation(
+    grid: tuple[int, int],
+    special: int,
+    periods: Tensor,  # [D/4]
+) -> Rotation:
+    """Tables of one frame for the rotary embedding over the whole head: the longer side of the grid spans [-1, 1],
+    rows turn the first half of the pairs and columns the second. Special tokens stay unrotated."""
+    longer = max(grid)
+    rows, columns = (
+        (2 * torch.arange(side, device=periods.device, dtype=torch.float32) + 1) / longer - 1 for side in grid
+    )
+    place = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).reshape(-1, 2)  # [h·w, 2]
+    angle = (2 * math.pi * place[:, :, None] / periods.float()).flatten(1)  # [h·w, D/2]
+    angle = torch.cat((angle.new_zeros(special, angle.shape[1]), angle))[:, None]  # [P, 1, D/2]
     return Rotation(angle.cos(), angle.sin())
 
 

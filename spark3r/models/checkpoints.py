@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spark3r.errors import CheckpointError
-from spark3r.models.config import BlockConfig, ModelConfig, ResizeRule, TokenConfig
+from spark3r.models.config import config_from_json, config_to_json
 from spark3r.models.network import Network
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "weights"
@@ -74,7 +72,7 @@ def load_model(
     if "config" not in metadata:
         raise CheckpointError(f"{path.name} was not written by Spark3R (no config in its metadata): use another file")
     network = Network(config_from_json(metadata["config"]))
-    _load_strictly(network, state, path.name)
+    fill(network, state, path.name)
     target = pick_device(device)
     return network.to(target).set_dtype(pick_dtype(dtype, target)).eval().requires_grad_(False)
 
@@ -91,22 +89,6 @@ def save_checkpoint(
     temporary.replace(path)
 
 
-def config_to_json(config: ModelConfig) -> str:
-    return json.dumps(asdict(config))
-
-
-def config_from_json(text: str) -> ModelConfig:
-    """The inverse of `config_to_json`."""
-    values: dict[str, Any] = json.loads(text)
-    nested = {
-        "blocks": tuple(BlockConfig(**block) for block in values["blocks"]),
-        "tokens": TokenConfig(**values["tokens"]),
-        "resize": ResizeRule(**values["resize"]),
-    }
-    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return ModelConfig(**{**plain, **nested})
-
-
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
@@ -115,8 +97,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(f"{path.name} is not a readable safetensors file ({error}): use another file") from error
 
 
-def _load_strictly(network: Network, state: dict[str, Tensor], file: str) -> None:
-    """Every tensor must have a place of its shape, and every place a tensor."""
+def fill(network: Network, state: dict[str, Tensor], file: str) -> None:
+    """Puts tensors in their places; every tensor must have one of its shape, and every place a tensor."""
     wanted = network.state_dict()
     missing, leftover = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
     misfits = sorted(name for name in set(wanted) & set(state) if wanted[name].shape != state[name].shape)
@@ -136,7 +118,7 @@ def pick_device(device: str | torch.device | None) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise CheckpointError(f"device={device!r}: must be 'cpu' or 'cuda', with a number if there are several") from error
+        raise CheckpointError(f"device={device!r}: must be 'cpu' or 'cuda', or 'cuda:1' for the second GPU") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise CheckpointError(f"device={str(device)!r}: this machine has no usable CUDA GPU; use 'cpu'")
     return chosen

@@ -9,20 +9,30 @@ import torch
 from torch import Tensor, nn
 
 from spark3r.attention import Linear, Planner, dense
+from spark3r.models import config as configs
 from spark3r.models.blocks import initialise
 from spark3r.models.config import ModelConfig
-from spark3r.models.encoder import Encoded, StemEncoder
-from spark3r.models.heads.camera import CameraHead, intrinsics_from_fov, world_from_camera
-from spark3r.models.heads.dense import DenseHead
+from spark3r.models.encoder import Encoded, StemEncoder, VitEncoder
+from spark3r.models.heads.camera import CameraHead, Cameras
+from spark3r.models.heads.dense import Dense, DenseHead
+from spark3r.models.heads.dpt import DptHead
+from spark3r.models.heads.points import PatchCameraHead, PointHead
+from spark3r.models.heads.pose import RefiningCameraHead, RegisterCameraHead, TokenCameraHead
 from spark3r.models.trunk import Trunk
 
-
-class Cameras(NamedTuple):
-    """Poses and intrinsics of every frame."""
-
-    pose: Tensor  # [B, S, 9] raw: centre | quaternion xyzw | fov vertical, horizontal (radians)
-    world_from_camera: Tensor  # [B, S, 4, 4]
-    intrinsics: Tensor  # [B, S, 3, 3] pixels
+_PARTS: dict[type, type[nn.Module]] = {
+    configs.StemConfig: StemEncoder,
+    configs.VitConfig: VitEncoder,
+    configs.MlpCamera: CameraHead,
+    configs.RefiningCamera: RefiningCameraHead,
+    configs.RegisterCamera: RegisterCameraHead,
+    configs.TokenCamera: TokenCameraHead,
+    configs.PatchCamera: PatchCameraHead,
+    configs.StemDense: DenseHead,
+    configs.Dpt: DptHead,
+    configs.PointDense: PointHead,
+}
+"""Which module each part of a config is built as."""
 
 
 class Prediction(NamedTuple):
@@ -30,7 +40,7 @@ class Prediction(NamedTuple):
 
     depth: Tensor  # [B, S, H, W] z-depth, in the units of the poses
     confidence_logit: Tensor  # [B, S, H, W]; confidence = sigmoid
-    pose: Tensor  # [B, S, 9]
+    pose: Tensor  # [B, S, K], as the family's camera head says it (heads)
     world_from_camera: Tensor  # [B, S, 4, 4]
     intrinsics: Tensor  # [B, S, 3, 3]
 
@@ -41,54 +51,59 @@ class Network(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        self.encoder = StemEncoder(config)
+        self.encoder = _part(config, config.encoder)
         self.trunk = Trunk(config)
-        self.camera_head = CameraHead(config.width)
-        self.dense_head = DenseHead(config.width, config.stem_width, config.head_width, taps=len(config.taps))
+        self.camera_head = _part(config, config.camera)
+        self.dense_head = _part(config, config.dense)
+        if config.points is not None:
+            self.point_head = DptHead(config, config.points, outputs=4)
 
     def forward(self, images: Tensor, plan: Planner = dense) -> Prediction:
         """images [B, S, 3, H, W] in [0, 1], H and W multiples of the patch."""
         batch, frames, _, height, width = images.shape
-        flat = images.flatten(0, 1)
-        encoded = self.encoder(flat)
+        encoded = self.encode(images.flatten(0, 1))
         layout = self.trunk.layout(frames, self.grid(height, width))
         taps = self.trunk(encoded.patches, layout, plan)
         cameras = self.cameras(taps, height, width)
-        depth, confidence = self.dense(taps, encoded.skip, slice(None))
-        return Prediction(
-            depth.unflatten(0, (batch, frames)), confidence.unflatten(0, (batch, frames)), *cameras
-        )
+        answer = self.dense(taps, encoded.skip, slice(None), height, width)
+        depth, logit, intrinsics = (None if x is None else x.unflatten(0, (batch, frames)) for x in answer)
+        intrinsics = cameras.intrinsics if intrinsics is None else intrinsics
+        assert depth is not None
+        assert logit is not None
+        assert intrinsics is not None
+        return Prediction(depth, logit, cameras.pose, cameras.world_from_camera, intrinsics)
 
     def encode(self, images: Tensor) -> Encoded:  # [S, 3, H, W]
         return self.encoder(images)
 
     def cameras(self, taps: list[Tensor], height: int, width: int) -> Cameras:
-        """From the camera token of the last tap."""
-        pose = self.camera_head(taps[-1][:, :, 0])
-        return Cameras(pose, world_from_camera(pose), intrinsics_from_fov(pose[..., 7:], height, width))
+        """From the special tokens of the last tap (π³: from all of them)."""
+        return self.camera_head(taps[-1], (height, width))
 
-    def dense(self, taps: list[Tensor], skip: Tensor, frames: slice) -> tuple[Tensor, Tensor]:
-        """Depth and confidence logit [F, H, W] of some frames; skip holds the stem's features of the same frames."""
-        special = self.config.tokens.special
-        tokens = torch.cat([tap.flatten(0, 1)[frames, special:] for tap in taps], dim=-1)
-        grid = (skip.shape[-2] * 4 // self.config.patch, skip.shape[-1] * 4 // self.config.patch)
-        return self.dense_head(tokens, grid, skip)
+    def dense(self, taps: list[Tensor], skip: Tensor | None, frames: slice, height: int, width: int) -> Dense:
+        """Depth and confidence of some frames; skip holds the encoder's fine features of the same frames."""
+        chosen = [tap.flatten(0, 1)[frames] for tap in taps]
+        return self.dense_head(chosen, self.grid(height, width), skip)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         return height // self.config.patch, width // self.config.patch
 
     def set_dtype(self, dtype: torch.dtype) -> Network:
-        """Linear and convolution weights in `dtype`; norms, positions, cameras and the last layer of depth stay
+        """Linear and convolution weights in `dtype`; norms, positions, cameras and the last layers of depth stay
         float32, as geometry needs it."""
         for layer in self._fast_layers():
             layer.to(dtype)
         return self
 
     def _fast_layers(self) -> Iterator[nn.Module]:
-        for part in (self.encoder, self.trunk, self.dense_head):
-            for layer in part.modules():
-                if isinstance(layer, Linear | nn.Conv2d) and layer is not self.dense_head.out:
-                    yield layer
+        pending: list[nn.Module] = [self]
+        while pending:
+            part = pending.pop(0)
+            if getattr(part, "stays_float32", False):
+                continue
+            if isinstance(part, Linear | nn.Conv2d):
+                yield part
+            pending.extend(part.children())
 
     @property
     def device(self) -> torch.device:
@@ -97,7 +112,11 @@ class Network(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """The type of the fast layers' weights."""
-        return next(self._fast_layers()).weight.dtype
+        return next(next(self._fast_layers()).parameters()).dtype
+
+
+def _part(config: ModelConfig, part: object) -> nn.Module:
+    return _PARTS[type(part)](config, part)
 
 
 def build(config: ModelConfig) -> Network:

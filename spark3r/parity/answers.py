@@ -1,0 +1,231 @@
+"""What each network says of an oracle's input, under the oracle's names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spark3r.models.config import RegisterCamera
+from spark3r.models.heads.camera import Cameras
+from spark3r.models.heads.dpt import DptHead
+from spark3r.models.heads.points import PointHead
+from spark3r.models.network import Network
+from spark3r.models.trunk import FEWEST_FRAMES_TO_CHOOSE_FROM, balanced_reference
+
+Values = dict[str, Tensor]
+
+# Oracle name → (module, its input or output).
+_TRUNK = {
+    "mid.tokens_in": ("trunk.blocks.0", "input"),
+    "mid.frame0": ("trunk.blocks.0", "output"),
+    "mid.encoder": ("encoder", "output"),
+    "mid.encoder_block0": ("encoder.blocks.0", "output"),
+}
+_DPT = {"level4": ("fusions.levels.3", "output"), "fused": ("ending.narrow", "output")}
+_VIEWS: dict[str, dict[str, tuple[str, str]]] = {
+    "vggt": _TRUNK
+    | {f"mid.depth_head_{name}": (f"dense_head.{part}", end) for name, (part, end) in _DPT.items()}
+    | {f"mid.point_head_{name}": (f"point_head.{part}", end) for name, (part, end) in _DPT.items()},
+    "pi3": _TRUNK
+    | {
+        "mid.point_decoder": ("dense_head.point_decoder.out", "output"),
+        "mid.conf_decoder": ("dense_head.confidence_decoder.out", "output"),
+        "mid.camera_decoder": ("camera_head.decoder.out", "output"),
+        "mid.camera_t": ("camera_head.pose.translation", "output"),
+        "mid.camera_rot9": ("camera_head.pose.rotation", "output"),
+    },
+    "vggt_omega": _TRUNK
+    | {
+        "mid.camera_raw": ("camera_head.branch", "output"),
+        "mid.dense_level4": ("dense_head.fusions.levels.3", "output"),
+        "mid.dense_fused": ("dense_head.ending", "input"),
+    },
+    "da3": {
+        "mid.tokens_in": ("encoder.blocks.0", "input"),
+        "mid.frame0": ("encoder.blocks.0", "output"),
+        "mid.encoder": ("trunk.blocks.0", "output"),
+        "mid.alt_in": ("trunk.blocks.1", "input"),
+        "mid.head_level4": ("dense_head.fusions.levels.3", "output"),
+        "mid.head_fused": ("dense_head.ending.narrow", "output"),
+    },
+}
+
+
+@contextmanager
+def _watched(network: Network, views: dict[str, tuple[str, str]]) -> Iterator[dict[str, list[Tensor]]]:
+    """Collects what passes through the named modules."""
+    seen: dict[str, list[Tensor]] = {}
+
+    def note(name: str, end: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            value = inputs[0] if end == "input" else output
+            seen.setdefault(name, []).append((value if isinstance(value, Tensor) else value[0]).clone())
+
+        return hook
+
+    with ExitStack() as hooks:
+        for name, (path, end) in views.items():
+            hooks.callback(network.get_submodule(path).register_forward_hook(note(name, end)).remove)
+        yield seen
+
+
+def _first(network: Network, scope: str) -> str:
+    index = next(i for i, block in enumerate(network.config.blocks) if block.scope == scope)
+    return f"trunk.blocks.{index}"
+
+
+def _views(network: Network, family: str) -> dict[str, tuple[str, str]]:
+    views = dict(_VIEWS[family])
+    views["mid.global0"] = (_first(network, "global"), "output")
+    views["mid.last"] = (f"trunk.blocks.{len(network.config.blocks) - 1}", "output")
+    if family == "vggt":
+        views["changes"] = ("camera_head.change", "output")
+    if family == "vggt_omega":
+        views["mid.register0"] = (_first(network, "register"), "output")
+        assert isinstance(network.config.camera, RegisterCamera)
+        views["mid.camera_trunk"] = (f"camera_head.blocks.{network.config.camera.depth - 1}", "output")
+    if family == "da3":
+        views["features"] = ("dense_head.pyramid.norm", "input")
+    return views
+
+
+def answers(network: Network, family: str, given: Values) -> Values:
+    """Every number of the oracle, as our network says it."""
+    images = given["input.images"]
+    size = (images.shape[-2], images.shape[-1])
+    if family == "da3":
+        network.encoder.normalise = nn.Identity()  # these oracles hold normalised images
+    with _watched(network, _views(network, family)) as seen:
+        encoded = network.encode(images.flatten(0, 1))
+        taps = network.trunk(encoded.patches, network.trunk.layout(images.shape[1], network.grid(*size)))
+        cameras = network.cameras(taps, *size)
+        answer = _Answer(network, images.shape[1], size, encoded.patches, taps, cameras, seen)
+        values = _OUTPUTS[family](answer)
+    once = {name: value[0] for name, value in seen.items() if name.startswith("mid.")}
+    return once | values
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A network's run, as far as the outputs need it."""
+
+    network: Network
+    frames: int
+    size: tuple[int, int]
+    encoded: Tensor  # [B·S, P, C]
+    taps: list[Tensor]
+    cameras: Cameras
+    seen: dict[str, list[Tensor]]
+
+    def framed(self, x: Tensor) -> Tensor:
+        return x.unflatten(0, (-1, self.frames))
+
+    def depth(self) -> tuple[Tensor, Tensor]:
+        """Depth [B, S, H, W] and the official confidence 1 + exp(logit)."""
+        dense = self.network.dense(self.taps, None, slice(None), *self.size)
+        return self.framed(dense.depth), 1 + self.framed(dense.confidence_logit).exp()
+
+    def posed(self, depth: Tensor) -> Values:
+        """Cameras world → camera, and the points behind each pixel."""
+        world_from_camera, intrinsics = self.cameras.world_from_camera, self.cameras.intrinsics
+        assert intrinsics is not None
+        return {
+            "out.pose_enc": self.cameras.pose,
+            "out.extrinsics": torch.linalg.inv(world_from_camera.double()).float()[..., :3, :],
+            "out.intrinsics": intrinsics,
+            "out.world_points_from_depth": _unproject(depth, world_from_camera, intrinsics),
+        }
+
+
+def _unproject(depth: Tensor, world_from_camera: Tensor, intrinsics: Tensor) -> Tensor:
+    """[B, S, H, W] → [B, S, H, W, 3]."""
+    rows, columns = torch.meshgrid(*(torch.arange(side) for side in depth.shape[-2:]), indexing="ij")
+    k = intrinsics[:, :, None, None]
+    x = (columns - k[..., 0, 2]) / k[..., 0, 0] * depth
+    y = (rows - k[..., 1, 2]) / k[..., 1, 1] * depth
+    return _to_world(torch.stack((x, y, depth), dim=-1), world_from_camera)
+
+
+def _to_world(points: Tensor, world_from_camera: Tensor) -> Tensor:  # [B, S, H, W, 3]
+    rotation, centre = world_from_camera[..., :3, :3], world_from_camera[..., :3, 3]
+    return (rotation[:, :, None, None] @ points[..., None])[..., 0] + centre[:, :, None, None]
+
+
+def _vggt(answer: _Answer) -> Values:
+    depth, confidence = answer.depth()
+    grid = answer.network.grid(*answer.size)
+    raw = answer.framed(answer.network.point_head.raw([tap.flatten(0, 1) for tap in answer.taps], grid))
+    points = raw[:, :, :3].movedim(2, -1)
+    poses = torch.stack(answer.seen["changes"]).cumsum(0)
+    return {
+        "out.depth": depth[..., None],
+        "out.depth_conf": confidence,
+        "out.world_points": points.sign() * points.abs().expm1(),
+        "out.world_points_conf": 1 + raw[:, :, 3].exp(),
+        "out.pose_enc_iters": torch.cat((poses[..., :7], poses[..., 7:].relu()), dim=-1),
+        **answer.posed(depth),
+    }
+
+
+def _pi3(answer: _Answer) -> Values:
+    taps = [tap.flatten(0, 1) for tap in answer.taps]
+    dense = answer.network.dense(answer.taps, None, slice(None), *answer.size)
+    head = answer.network.dense_head
+    assert isinstance(head, PointHead)
+    ray, log_depth = head.rays(taps, answer.network.grid(*answer.size))
+    depth = log_depth.exp()[:, None]
+    local = answer.framed(torch.cat((ray * depth, depth), dim=1).movedim(1, -1))
+    return {
+        "out.local_points": local,
+        "out.points": _to_world(local, answer.cameras.world_from_camera),
+        "out.conf": answer.framed(dense.confidence_logit)[..., None],
+        "out.camera_poses": answer.cameras.world_from_camera,
+    }
+
+
+def _vggt_omega(answer: _Answer) -> Values:
+    depth, confidence = answer.depth()
+    config = answer.network.config
+    aggregated = {f"mid.agg{(tap - 1) // 2}": x for tap, x in zip(config.taps, answer.taps, strict=True)}
+    return {
+        "out.depth": depth[..., None],
+        "out.depth_conf": confidence,
+        "out.camera_and_register_tokens": answer.taps[-1][:, :, : config.tokens.special],
+        **answer.posed(depth),
+        **aggregated,
+    }
+
+
+def _da3(answer: _Answer) -> Values:
+    depth, confidence = answer.depth()
+    head = answer.network.dense_head
+    assert isinstance(head, DptHead)
+    grid = answer.network.grid(*answer.size)
+    rays, ray_logit = head.rays(head.maps([tap.flatten(0, 1) for tap in answer.taps], grid), grid)
+    class_tokens = answer.framed(answer.encoded)[:, :, 0]
+    chosen = balanced_reference(class_tokens)
+    reference = chosen if answer.frames >= FEWEST_FRAMES_TO_CHOOSE_FROM else torch.full_like(chosen, -1)
+    features = {f"mid.feat{i}": answer.framed(x) for i, x in enumerate(answer.seen["features"][: len(answer.taps)])}
+    return {
+        "out.depth": depth,
+        "out.depth_conf": confidence,
+        "out.ray": answer.framed(rays),
+        "out.ray_conf": 1 + answer.framed(ray_logit).exp(),
+        "mid.ref_index": reference,
+        "mid.cam_token": answer.taps[-1][:, :, 0],
+        **answer.posed(depth),
+        **features,
+    }
+
+
+_OUTPUTS: dict[str, Callable[[_Answer], Values]] = {
+    "vggt": _vggt,
+    "pi3": _pi3,
+    "vggt_omega": _vggt_omega,
+    "da3": _da3,
+}

@@ -1,0 +1,25 @@
+"""Configs as text: what is written with weights must be readable for as long as the weights are."""
+
+from pathlib import Path
+
+import pytest
+
+from spark3r.models.config import ModelConfig, config_from_json, config_to_json
+from spark3r.models.families.da3 import DA3_GIANT, DA3_SMALL
+from spark3r.models.families.mini import MINI_CONFIG
+from spark3r.models.families.omega import vggt_omega
+from spark3r.models.families.pi3 import pi3
+from spark3r.models.families.vggt import vggt
+
+UNTYPED = Path(__file__).parents[1] / "golden" / "mini_config_untyped.json"
+
+
+@pytest.mark.parametrize(
+    "config", [MINI_CONFIG, vggt(), pi3(), vggt_omega(), DA3_SMALL, DA3_GIANT], ids=lambda config: config.name
+)
+def test_a_config_survives_being_text(config: ModelConfig):
+    assert config_from_json(config_to_json(config)) == config
+
+
+def test_the_first_layout_of_minis_config_is_still_read():
+    assert config_from_json(UNTYPED.read_text()) == MINI_CONFIG

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spark3r.attention import Attention, Kernel, Rotation, _attend_in_rows
+from spark3r.attention import Attention, Kernel, Rotation, _attend_in_cache
 from spark3r.models.blocks import grid_rotation
 from tests import reference
 
@@ -20,15 +20,16 @@ def test_kernel_is_softmax_attention(queries: int, keys: int):
     torch.testing.assert_close(Kernel()(q, k, v)[0], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("scores_in_cache", [1, 1000, 1 << 21])
-def test_attention_in_rows_is_the_same_attention(monkeypatch: pytest.MonkeyPatch, scores_in_cache: int):
+@pytest.mark.parametrize("scores_in_cache", [1, 1000, 15_000, 1 << 21])
+def test_attention_in_cache_is_the_same_attention(monkeypatch: pytest.MonkeyPatch, scores_in_cache: int):
+    """One clip, or several items a few at a time: whole, and by query rows."""
     monkeypatch.setattr("spark3r.attention._SCORES_IN_CACHE", scores_in_cache)
-    q, k, v = qkv(100, 37)
+    q, k, v = (torch.cat([x, x + 1, x.flip(2), x * 2, -x]) for x in qkv(100, 37))
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=0.3)
-    torch.testing.assert_close(_attend_in_rows(q, k, v, 0.3), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(_attend_in_cache(q, k, v, 0.3), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_bfloat16_rows_stay_within_rounding_of_float32():
+def test_bfloat16_attention_stays_within_rounding_of_float32():
     q, k, v = qkv(64, 200)
     with torch.inference_mode():
         low = Kernel()(q.bfloat16(), k.bfloat16(), v.bfloat16()).float()

@@ -148,7 +148,10 @@ def milliseconds(value: float) -> str:
     if value < 1000:
         return f"{value:.0f} ms"
     seconds = value / 1000
-    return f"{seconds:.2f} s" if seconds < 100 else f"{int(seconds // 60)} min {seconds % 60:.0f} s"
+    if seconds < 100:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
 
 
 def byte_count(value: float) -> str:

@@ -3,6 +3,7 @@
 Gradio would copy each file into its temporary folder and serve that folder by path; a scene can be gigabytes.
 """
 
+import os
 import re
 import tempfile
 from collections.abc import Callable
@@ -69,5 +70,5 @@ def _make(session: Session, side: Side, suffix: str) -> Path:
 
 def _name(session: Session, side: Side, suffix: str) -> str:
     clip = session.clip.name if session.clip else "scene"
-    plain = re.sub(r"[^A-Za-z0-9]+", "-", Path(clip).stem).strip("-").lower()
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", os.path.splitext(clip)[0]).strip("-").lower()
     return f"{plain or 'scene'}-{'spark3r' if side == 'reduced' else 'dense'}.{suffix}"

@@ -138,14 +138,14 @@ class Handlers:
             page.readout: charts.readout(report),
             page.run: gr.update(interactive=False),
             page.stop: gr.update(interactive=True),
+            page.differences: charts.differences(report.comparison),
         }
 
     def _at_end(self, session: Session) -> Updates:
-        page, report = self._page, session.report
+        page = self._page
         return self._while_running(session) | {
             page.run: gr.update(interactive=True),
             page.stop: gr.update(interactive=False),
-            page.differences: charts.differences(report.comparison),
             page.downloads: charts.downloads(downloads.links(session)),
         }
 

@@ -13,7 +13,7 @@ from viewer.state import FRAMES, KV_FACTORS, QUERY_FACTORS, RunReport, ViewSetti
 FILE_TYPES = ["video", "image", ".zip", ".heic", ".heif"]
 RESOLUTIONS = (0, 128, 224, 336, 392, 448, 518, 640)  # 0: the model's own
 FRAME_RATES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0)  # 0: every frame
-DEFAULT_MAX_FRAMES = 100
+DEFAULT_MAX_FRAMES = 300
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ door.  The pane id is the only key, so it is long and random, and a browser page
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from urllib.parse import urlsplit
 
 import httpx
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from viser import ViserServer
@@ -26,7 +26,8 @@ ServerOf = Callable[[str], ViserServer | None]  # pane id → its server, None f
 
 POLICY_VIOLATION = 1008  # close code of RFC 6455 for "not allowed"
 GOING_AWAY = 1001
-PASSED_HEADERS = ("content-type", "content-encoding", "content-length")
+PASSED_HEADERS = ("content-type", "content-encoding")
+FETCH_SECONDS = 60.0  # one page of a megabyte on this machine; a busy one may need its time
 
 log = logging.getLogger(__name__)
 
@@ -68,32 +69,26 @@ def same_origin(headers: Headers) -> bool:
     if origin is None:
         return True
     own = (headers.get("x-forwarded-host"), headers.get("host"))
-    return urlsplit(origin).netloc in own
+    site = urlsplit(origin).netloc  # empty for the opaque origin "null"
+    return bool(site) and site in own
 
 
 async def _fetch(port: int, request: Request) -> Response:
-    """Pass one GET through, the body unchanged (compressed as viser sent it)."""
-    client = httpx.AsyncClient(trust_env=False, verify=False, timeout=10.0)  # plain HTTP to this machine
+    """Pass one GET through, the body unchanged (compressed as viser sent it) and whole or not at all."""
     url = f"http://127.0.0.1:{port}/{request.path_params['path']}"
     asked = {"accept-encoding": request.headers.get("accept-encoding", "identity")}
     try:
-        answer = await client.send(client.build_request("GET", url, headers=asked), stream=True)
+        async with (
+            httpx.AsyncClient(trust_env=False, timeout=FETCH_SECONDS) as client,
+            client.stream("GET", url, headers=asked) as answer,
+        ):
+            body = b"".join([chunk async for chunk in answer.aiter_raw()])
     except httpx.TransportError as error:
-        await client.aclose()
         log.info("pane on port %d did not answer: %s", port, error)
         return PlainTextResponse("This view has ended; reload the page.", status_code=502)
-
-    async def body() -> AsyncIterator[bytes]:
-        try:
-            async for chunk in answer.aiter_raw():
-                yield chunk
-        finally:
-            await answer.aclose()
-            await client.aclose()
-
     headers = {name: answer.headers[name] for name in PASSED_HEADERS if name in answer.headers}
     headers |= {"referrer-policy": "no-referrer", "cache-control": "no-store"}
-    return StreamingResponse(body(), status_code=answer.status_code, headers=headers)
+    return Response(body, status_code=answer.status_code, headers=headers)
 
 
 async def _bridge(port: int, websocket: WebSocket) -> None:

@@ -11,6 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ from spark3r.errors import Cancelled, InputError
 from spark3r.frames import Frames, read_frames
 from spark3r.geometry import Similarity
 from spark3r.inference import Progress, network_size, reconstruct
+from spark3r.metrics import evaluate
 from spark3r.models.checkpoints import list_models, load_model
 from spark3r.models.network import Network
 from spark3r.reconstruction import Reconstruction
 from spark3r.reduction.schedule import ReductionSchedule
-from spark3r.synthetic.truth import load_truth
+from spark3r.synthetic.truth import Truth, load_truth
 from viewer.scene import Ranges, viewer_from_world
 from viewer.state import ReductionSettings, RunReport, SamplingSettings, Side, SideReport
 
@@ -197,10 +199,8 @@ class Run:
         self._tell(doing="Warming up", schedule=str(schedule), notes=frames.notes)
         warm_up(frames, model, schedule, self._request.sampling.resolution or None)
         baseline = self._dense(frames, model)
-        comparison = self._compare(frames, model, schedule, baseline)
-        self._show("reduced", comparison.reduced, baseline)
-        done = replace(self.report.reduced, state="measured", fraction=1.0, stage="", cost=comparison.reduced.cost)
-        self._tell(phase="done", doing="", reduced=done, comparison=comparison, message=_summary(comparison))
+        comparison = self._reduced(frames, model, schedule, baseline)
+        self._tell(phase="done", doing="", comparison=self._scored(comparison), message=_summary(comparison))
 
     def _prepare_model(self) -> Network:
         name = self._request.sampling.model
@@ -244,14 +244,28 @@ class Run:
         self._tell(dense=dense, conditions=_conditions(known.scene))
         return known
 
-    def _compare(self, frames: Frames, model: Network, schedule: ReductionSchedule, baseline: Baseline) -> Comparison:
-        clip = self._request.clip
+    def _reduced(self, frames: Frames, model: Network, schedule: ReductionSchedule, baseline: Baseline) -> Comparison:
         self._tell(phase="reduced", doing="Spark3R run", reduced=SideReport("running"))
-        return compare(
-            frames, model, schedule, baseline=baseline.scene, truth=load_truth(clip.paths[0]) if clip.bundled else None,
-            resolution=self._request.sampling.resolution or None,
+        comparison = compare(
+            frames, model, schedule, baseline=baseline.scene, resolution=self._request.sampling.resolution or None,
             progress=self._follow("reduced"), cancel=self._cancel.is_set,
         )  # fmt: skip
+        self._show("reduced", comparison.reduced, baseline)
+        cost = comparison.reduced.cost
+        self._tell(reduced=SideReport("measured", fraction=1.0, cost=cost), comparison=comparison)
+        return comparison
+
+    def _scored(self, comparison: Comparison) -> Comparison:
+        """With the distance of both runs from the truth, where the clip has one; it is rendered once per size."""
+        clip, dense, reduced = self._request.clip, comparison.dense, comparison.reduced
+        if not clip.bundled:
+            return comparison
+        self._tell(phase="comparing", doing="Comparing with the truth")
+        truth = _truth(clip.paths[0], dense.height, dense.width)
+        self._check()
+        if truth is None:
+            return comparison
+        return replace(comparison, dense_truth=evaluate(dense, truth), reduced_truth=evaluate(reduced, truth))
 
     def _follow(self, side: Side) -> Callable[[Progress], None]:
         def heard(progress: Progress) -> None:
@@ -282,6 +296,11 @@ class Run:
 
         dense, reduced = ended(self.report.dense), ended(self.report.reduced)
         self._tell(phase=phase, doing="", message=message, dense=dense, reduced=reduced)
+
+
+@lru_cache(maxsize=4)
+def _truth(path: Path, height: int, width: int) -> Truth | None:
+    return load_truth(path, size=(height, width))
 
 
 def _digest(frames: Frames) -> bytes:

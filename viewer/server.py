@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
-from spark3r.synthetic.clips import list_clips
 
 from spark3r.models.checkpoints import list_models
+from spark3r.synthetic.clips import list_clips
 from viewer.charts import STATIC
 from viewer.downloads import download_routes
 from viewer.events import Handlers, wire

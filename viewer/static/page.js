@@ -1,6 +1,7 @@
 // Keeps the two 3-D panes alive and quiet.
 (() => {
   const CHECK_MS = 5000;
+  const PATIENCE = 4; // checks in a row without a connection: a busy machine answers late
   // viser's own panel and notices would cover half of a pane; what they offer stands in the page's toolbar.
   const PANE_STYLE = ".mantine-Paper-root, #webgl-software-rendering { display: none !important; }";
 
@@ -21,8 +22,9 @@
       return;
     }
     const lost = (await answer.json()).connected === 0;
-    if (lost && frame.dataset.lost) frame.src = `viewer/${frame.dataset.pane}/`;
-    frame.dataset.lost = lost ? "yes" : "";
+    const misses = lost ? Number(frame.dataset.misses ?? 0) + 1 : 0;
+    frame.dataset.misses = misses < PATIENCE ? misses : 0;
+    if (misses === PATIENCE) frame.src = `viewer/${frame.dataset.pane}/`;
   }
 
   function panes() {
@@ -36,6 +38,6 @@
     }
   }, 250);
   setInterval(() => {
-    for (const frame of panes()) revive(frame).catch(() => { frame.dataset.lost = ""; });
+    for (const frame of panes()) revive(frame).catch(() => { frame.dataset.misses = 0; }); // offline: ask again later
   }, CHECK_MS);
 })();

@@ -1,0 +1,155 @@
+"""The real page, started as people start it, in headless Chromium with software WebGL."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
+FLAGS = [
+    "--no-sandbox", "--headless=new", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist", "--disable-background-networking", "--no-first-run", "--disable-sync",
+    "--disable-component-update",
+]  # fmt: skip
+START_SECONDS = 180
+RUN_MS = 240_000
+PANE_GREY = 20  # viser's dark background
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder needs a browser."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+            if not Path(CHROMIUM).exists():
+                item.add_marker(pytest.mark.skip(reason="no Chromium: install it or name it in $CHROMIUM"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def address() -> Iterator[str]:
+    """URL of a running page; the app has to end by itself on Ctrl-C."""
+    port = free_port()
+    command = [sys.executable, str(ROOT / "app.py"), "--port", str(port)]
+    server = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "GRADIO_ANALYTICS_ENABLED": "False"})
+    url = f"http://127.0.0.1:{port}/"
+    wait_for_server(url, server)
+    yield url
+    server.send_signal(signal.SIGINT)
+    assert server.wait(timeout=30) == 0
+
+
+def wait_for_server(url: str, server: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        assert server.poll() is None, "the app ended at its start"
+        try:
+            urllib.request.urlopen(url, timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError("the app did not come up")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(chromium: Browser, address: str) -> Iterator[Page]:
+    """A fresh visitor's tab; leaving the machine or a script error on the page fails the test."""
+    page = new_tab(chromium, address)
+    strayed, errors = page.strayed, page.errors  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    yield page
+    page.context.close()
+    assert strayed == []
+    assert errors == []
+
+
+def new_tab(chromium: Browser, address: str, width: int = 1440, height: int = 1000) -> Page:
+    """Open the page in a context of its own and wait until both panes stand."""
+    page = chromium.new_context(viewport={"width": width, "height": height}).new_page()
+    page.strayed, page.errors = [], []  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    own = (address, address.replace("http", "ws"), "data:", "blob:")
+    page.on("request", lambda request: None if request.url.startswith(own) else page.strayed.append(request.url))  # pyright: ignore[reportAttributeAccessIssue]
+    page.on("pageerror", lambda error: page.errors.append(str(error)))  # pyright: ignore[reportAttributeAccessIssue]
+    page.goto(address)
+    page.wait_for_function("document.querySelectorAll('iframe.viewer').length === 2", timeout=60_000)
+    for side in ("dense", "reduced"):
+        camera_ready(page, side)
+    return page
+
+
+def camera_ready(page: Page, side: str) -> None:
+    page.wait_for_function(
+        f"document.querySelector('#pane-{side} iframe')?.contentWindow?.__viserMutable?.cameraControl", timeout=60_000
+    )
+
+
+def camera_position(page: Page, side: str) -> np.ndarray:
+    """Where the pane's camera stands."""
+    position = page.evaluate(
+        f"""() => {{
+            const camera = document.querySelector('#pane-{side} iframe').contentWindow.__viserMutable.cameraControl;
+            return camera.camera.position.toArray();
+        }}"""
+    )
+    return np.array(position)
+
+
+def drag(page: Page, side: str, by_x: int, by_y: int = 0) -> None:
+    """Turn the pane's camera by hand."""
+    box = page.locator(f"#pane-{side} iframe").bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for step in range(1, 6):
+        page.mouse.move(x + by_x * step / 5, y + by_y * step / 5)
+        page.wait_for_timeout(40)
+    page.mouse.up()
+
+
+def drawn_share(pane: Locator) -> float:
+    """The share of a pane's pixels that are not background, as a person would see it."""
+    image = cv2.imdecode(np.frombuffer(pane.screenshot(), np.uint8), cv2.IMREAD_COLOR).astype(int)
+    return float((np.abs(image - PANE_GREY).max(axis=2) > 30).mean())
+
+
+def set_number(page: Page, label: str, value: int) -> None:
+    """Type into a slider's number box."""
+    box = page.get_by_label(f"number input for {label}")
+    box.fill(str(value))
+    box.blur()
+
+
+def reconstruct(page: Page) -> None:
+    """Press the button and wait for the end."""
+    page.click("#run")
+    page.wait_for_selector("#progress .progress:not([data-phase=done])", timeout=RUN_MS, state="attached")
+    wait_done(page)
+
+
+def wait_done(page: Page) -> None:
+    page.wait_for_selector("#progress .progress[data-phase=done]", timeout=RUN_MS, state="attached")

@@ -1,0 +1,121 @@
+"""The page as a visitor meets it: what is clicked, what is seen."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from spark3r.synthetic.clips import list_clips
+from tests.browser.conftest import (
+    camera_position,
+    drag,
+    drawn_share,
+    new_tab,
+    reconstruct,
+    set_number,
+    wait_done,
+)
+
+FRAMES = 16
+HOSTILE = "my <b>clip<b> & more"  # a file name cannot hold a slash
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video of the visitor's own, with markup in its name."""
+    path = tmp_path_factory.mktemp("upload") / f"{HOSTILE}.mp4"
+    shutil.copyfile(list_clips()[0].video, path)
+    return path
+
+
+def upload(page: Page, path: Path) -> None:
+    page.set_input_files("input[type=file]", str(path))
+
+
+def badge(page: Page, side: str) -> str:
+    return page.inner_text(f".pane-heading.{side} .badge")
+
+
+def test_a_video_becomes_two_clouds_and_sliders_redo_only_one(tab: Page, video: Path) -> None:
+    upload(tab, video)
+    expect(tab.locator(".clip figcaption b")).to_contain_text("clip", timeout=30_000)
+    assert tab.locator(".clip figcaption b b").count() == 0  # the name stayed text
+    set_number(tab, "Max. frames", FRAMES)
+    expect(tab.locator("#frames-plan")).to_contain_text(f"{FRAMES} of", timeout=15_000)
+    expect(tab.locator("#frames-plan")).to_contain_text("rendered scenes")  # mini on foreign footage
+    assert drawn_share(tab.locator("#pane-dense")) < 0.2  # only the words of the empty pane
+
+    reconstruct(tab)
+    assert badge(tab, "dense") == badge(tab, "reduced") == "measured now"
+    tab.wait_for_timeout(1500)  # the clouds travel and are drawn
+    for side in ("dense", "reduced"):
+        assert drawn_share(tab.locator(f"#pane-{side} iframe")) > 0.05, side
+    assert "×" in tab.inner_text("[data-testid=speedup]")
+    expect(tab.locator("#differences tbody tr")).to_have_count(4)
+
+    dense_time = tab.inner_text(".pane-heading.dense .time")
+    slider = tab.get_by_label("range slider for Key/value factor")
+    slider.scroll_into_view_if_needed()
+    slider.click(position={"x": 60, "y": 4})
+    expect(tab.locator(".pane-heading.dense .badge")).to_have_text("reused", timeout=60_000)
+    wait_done(tab)
+    assert badge(tab, "reduced") == "measured now"
+    assert tab.inner_text(".pane-heading.dense .time") == dense_time
+
+    before = camera_position(tab, "reduced")
+    tab.locator("#pane-dense").scroll_into_view_if_needed()
+    drag(tab, "dense", 120, 30)
+    tab.wait_for_timeout(1500)
+    together = camera_position(tab, "reduced")
+    assert np.linalg.norm(together - before) > 0.1
+    assert np.allclose(together, camera_position(tab, "dense"), atol=1e-2)
+    tab.get_by_label("Link views").uncheck()
+    tab.wait_for_timeout(800)
+    drag(tab, "dense", -120)
+    tab.wait_for_timeout(1000)
+    assert np.allclose(camera_position(tab, "reduced"), together, atol=1e-2)
+
+    with tab.expect_download() as download:
+        tab.locator("#downloads a", has_text="GLB").first.click()
+    assert Path(download.value.path()).read_bytes()[:4] == b"glTF"
+
+
+def test_stop_stops_and_the_page_goes_on(tab: Page) -> None:
+    set_number(tab, "Max. frames", 1000)
+    tab.click("#run")
+    tab.wait_for_selector("#progress .progress[data-phase=dense], #progress .progress[data-phase=preparing]")
+    expect(tab.locator("#stop")).to_be_enabled(timeout=10_000)
+    tab.click("#stop")
+    tab.wait_for_selector("#progress .progress[data-phase=stopped]", timeout=20_000)
+    assert "nothing you set was lost" in tab.inner_text("#progress")
+    expect(tab.locator("#run")).to_be_enabled(timeout=10_000)
+
+
+def test_what_is_not_a_video_is_said_and_the_chosen_clip_stays(tab: Page, tmp_path: Path) -> None:
+    wrong = tmp_path / "notes & <i>more<i>.mp4"
+    wrong.write_text("not a video")
+    chosen = tab.inner_text(".clip figcaption b")
+    upload(tab, wrong)
+    alert = tab.locator(".note.error")
+    expect(alert).to_contain_text("notes", timeout=20_000)
+    assert alert.locator("i").count() == 0
+    set_number(tab, "Max. frames", FRAMES)
+    reconstruct(tab)
+    assert chosen
+    assert tab.locator("[data-testid=speedup]").count() == 1
+
+
+def test_two_tabs_are_apart_and_a_closed_one_ends(chromium: Browser, tab: Page, address: str) -> None:
+    other = new_tab(chromium, address)
+    keys = [page.get_attribute("#pane-dense iframe", "data-pane") for page in (tab, other)]
+    assert keys[0] != keys[1]
+    set_number(tab, "Max. frames", 8)
+    reconstruct(tab)
+    assert other.locator("#progress .progress[data-phase=done]").count() == 0
+    assert other.locator(".pane-heading .badge").count() == 0
+    other.context.close()
+    tab.wait_for_timeout(9000)  # the grace time, and the reaper
+    assert tab.request.get(f"{address}viewer/{keys[1]}/").status == 404
+    assert tab.request.get(f"{address}viewer/{keys[0]}/").status == 200

@@ -1,0 +1,83 @@
+"""A tiny model on disk, a short clip, and an engine: what the page needs to run in a second."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from spark3r.models.checkpoints import save_checkpoint
+from spark3r.models.families.mini import MINI_CONFIG
+from spark3r.models.network import build
+from viewer.run import Clip, Engine, Models, RunQueue, RunRequest
+from viewer.session import Session, Sessions
+from viewer.state import ReductionSettings, SamplingSettings
+
+FRAMES = 6
+
+
+@pytest.fixture(scope="session")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """mini's architecture with random weights."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
+    save_checkpoint(build(MINI_CONFIG), path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
+    """Six photos of moving noise."""
+    folder = tmp_path_factory.mktemp("clip")
+    noise = np.random.default_rng(0).integers(0, 255, (12, 24, 3), np.uint8)
+    picture = cv2.resize(noise, (240, 120), interpolation=cv2.INTER_CUBIC)
+    paths = [folder / f"{index}.png" for index in range(FRAMES)]
+    for index, path in enumerate(paths):
+        cv2.imwrite(str(path), picture[:96, 10 * index : 10 * index + 128])
+    return Clip("six photos", tuple(paths))
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    return Engine(RunQueue(), Models())
+
+
+@pytest.fixture
+def sessions(engine: Engine) -> Iterator[Sessions]:
+    registry = Sessions(engine, grace_s=0.1)
+    yield registry
+    registry.close()
+
+
+@pytest.fixture(scope="session")
+def request_for(model_path: str, clip: Clip) -> Callable[..., RunRequest]:
+    """A run request with a key/value factor."""
+
+    def make(kv_factor: int = 2, source: Clip = clip, max_frames: int = FRAMES) -> RunRequest:
+        sampling = SamplingSettings(max_frames, 0.0, model_path, 0)
+        return RunRequest(source, sampling, ReductionSettings("manual", 2, kv_factor, 20, 1, "spark3r"))
+
+    return make
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+    """Poll until `condition()` holds; fails after the timeout."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def finish(session: Session) -> None:
+    """Wait for the end of a run that should succeed."""
+    wait_until(lambda: not session.report.is_busy)
+    assert session.report.phase == "done", session.report.message
+
+
+def some_file(folder: Path, name: str, content: bytes = b"not a video") -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path

@@ -1,0 +1,41 @@
+"""Starting: the port, and what is said when there is none."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+import app
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port of this machine that somebody listens at."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def test_a_taken_port_gives_the_next_and_says_so(taken: int, capsys: pytest.CaptureFixture[str]) -> None:
+    port = app.free_port("127.0.0.1", taken)
+    assert port is not None
+    assert taken < port < taken + app.PORTS_TO_TRY
+    assert f"Port {taken} is taken; using {port}." in capsys.readouterr().out
+
+
+def test_no_free_port_is_one_sentence(
+    taken: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "PORTS_TO_TRY", 1)
+    assert app.main(app.Arguments(port=taken)) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "--port" in said
+
+
+def test_an_unknown_model_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(app.Arguments(port=17860, model="no-such-model")) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "no-such-model" in said

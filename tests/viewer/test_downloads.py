@@ -1,0 +1,80 @@
+"""Files to take away: under one's own key only, and what they say they are."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import trimesh
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from tests.viewer.conftest import finish, wait_until
+from viewer.downloads import download_routes, links
+from viewer.run import Clip, Engine, RunRequest
+from viewer.session import Session, Sessions
+from viewer.state import ViewSettings
+
+RequestFor = Callable[..., RunRequest]
+
+
+@pytest.fixture(scope="module")
+def registry(engine: Engine) -> Iterator[Sessions]:
+    sessions = Sessions(engine, grace_s=0.1)
+    yield sessions
+    sessions.close()
+
+
+@pytest.fixture(scope="module")
+def session(registry: Sessions, request_for: RequestFor) -> Session:
+    one = registry.open("a")
+    one.clip = Clip("../My <b>Clip</b>.mp4", ())
+    one.start(request_for())
+    finish(one)
+    return one
+
+
+@pytest.fixture(scope="module")
+def browser(registry: Sessions) -> Iterator[TestClient]:
+    with TestClient(Starlette(routes=download_routes(registry.by_download_key))) as client:
+        yield client
+
+
+def test_every_link_gives_its_file_as_shown_and_leaves_none_behind(session: Session, browser: TestClient) -> None:
+    session.apply_view(ViewSettings(thousand_points=2, cameras=False))
+    titles = [title for title, _ in links(session)]
+    assert titles == ["Spark3R", "Dense"]
+    for _, files in links(session):
+        for label, _, url in files:
+            answer = browser.get("/" + url)
+            assert answer.status_code == 200, label
+            assert f".{label.lower()}" in answer.headers["content-disposition"]
+    assert [path for path in session.folder.rglob("*") if path.is_file()] == []
+
+
+def test_a_ply_holds_the_point_budget(session: Session, browser: TestClient) -> None:
+    session.apply_view(ViewSettings(thousand_points=2))
+    answer = browser.get(f"/download/{session.download_key}/reduced.ply")
+    cloud = trimesh.load(trimesh.util.wrap_as_stream(answer.content), file_type="ply")
+    assert len(cloud.vertices) == 2000  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_hostile_name_becomes_a_plain_one(session: Session, browser: TestClient) -> None:
+    answer = browser.get(f"/download/{session.download_key}/dense.npz")
+    assert answer.headers["content-disposition"] == 'attachment; filename="my-b-clip-b-dense.npz"'
+
+
+@pytest.mark.parametrize("file", ["dense.exe", "dense", "other.glb", "..%2Fdense.glb", "dense.glb.npz"])
+def test_what_is_not_offered_is_not_there(file: str, session: Session, browser: TestClient) -> None:
+    assert browser.get(f"/download/{session.download_key}/{file}").status_code == 404
+
+
+def test_a_wrong_key_opens_nothing(session: Session, browser: TestClient) -> None:
+    for key in ("", "x", session.panes["dense"].key, "a"):
+        assert browser.get(f"/download/{key}/dense.glb").status_code == 404
+
+
+def test_an_ended_tab_takes_its_links_with_it(registry: Sessions, browser: TestClient) -> None:
+    other = registry.open("b")
+    registry.leave("b")
+    wait_until(lambda: registry.by_download_key(other.download_key) is None)
+    assert browser.get(f"/download/{other.download_key}/dense.glb").status_code == 404
+    assert not other.folder.exists()

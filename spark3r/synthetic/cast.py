@@ -26,7 +26,8 @@ def hit_room(
         step = direction[axis]
         ahead = step > 0
         plane = torch.where(ahead, room[:, 1, axis, None], room[:, 0, axis, None])
-        t = (plane - origin[:, axis, None]) / torch.where(step.abs() < 1e-9, 1e-9, step)
+        level = step.abs() < 1e-7  # never reaches this pair of walls
+        t = torch.where(level, FAR, (plane - origin[:, axis, None]) / torch.where(level, 1.0, step))
         nearer = t < depth
         wall = torch.where(nearer, 2.0 * axis + ahead.float(), wall)
         depth = torch.where(nearer, t, depth)
@@ -76,7 +77,9 @@ def round_interval(
 def nearest_box(
     depth: Tensor,  # [F, R] best so far
     surface: Tensor,  # [F, R] its number, as float
-    dx: Tensor, dy: Tensor, dz: Tensor,  # [F, R]
+    dx: Tensor,
+    dy: Tensor,
+    dz: Tensor,  # [F, R]
     origins: Tensor,  # [F, K, 3] camera in the frame of each box
     boxes: Tensor,  # [F, K, 8]
     first: Tensor,  # [1] number of the first of them
@@ -105,8 +108,12 @@ def nearest_round(
 def shade_by_casters(
     light: Tensor,  # [F, R] share of the key light that arrives
     sky: Tensor,  # [F, R] share of the ambient light that arrives
-    px: Tensor, py: Tensor, pz: Tensor,  # [F, R] lit points
-    nx: Tensor, ny: Tensor, nz: Tensor,  # [F, R] their normals
+    px: Tensor,
+    py: Tensor,
+    pz: Tensor,  # [F, R] lit points
+    nx: Tensor,
+    ny: Tensor,
+    nz: Tensor,  # [F, R] their normals
     key: Tensor,  # [F, 3] position of the key light
     casters: Tensor,  # [F, K, 8]
 ) -> tuple[Tensor, Tensor]:
@@ -120,7 +127,7 @@ def shade_by_casters(
         normal = (c * nx + s * ny, c * ny - s * nx, nz)
         toward = (c * to_light[0] + s * to_light[1], c * to_light[1] - s * to_light[0], to_light[2])
         near, far = None, None
-        distance2, facing = 0.0, 0.0
+        distance2, facing = torch.zeros_like(px), torch.zeros_like(px)
         for axis in range(3):
             half = box[:, 3 + axis, None]
             inverse = 1.0 / torch.where(toward[axis].abs() < 1e-6, 1e-6, toward[axis])

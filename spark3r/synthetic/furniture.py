@@ -87,11 +87,20 @@ def cabinet(b: SceneBuilder, at: Placement, rng: Rng, size: tuple[float, float, 
     wide, deep, high = size
     base = palette.wood(rng, along_u=bool(rng.random() < 0.5))
     if rng.random() < 0.4:
-        base = palette.plain(rng, palette.pick(rng, palette.WALL_PAINT))  # type: ignore[arg-type]
+        base = palette.plain(rng, palette.pick(rng, palette.WALL_PAINT))
     rows = int(rng.integers(1, 4)) if high < 1.3 else 1
     columns = max(1, round(wide / 0.55))
-    front = replace(base, cell_u=wide / columns, cell_v=high / rows, origin_u=-wide / 2, origin_v=-high / 2, line=0.008,
-                    line_shade=0.3, tint=0.08, stagger=0.0)
+    front = replace(
+        base,
+        cell_u=wide / columns,
+        cell_v=high / rows,
+        origin_u=-wide / 2,
+        origin_v=-high / 2,
+        line=0.008,
+        line_shade=0.3,
+        tint=0.08,
+        stagger=0.0,
+    )
     b.box(at, (0, deep / 2, high / 2), size, front, casts=True)
     if high < 1.3:
         things(b, at.moved(0, deep / 2, high), rng, wide * 0.8, deep * 0.6, int(rng.integers(1, 4)))

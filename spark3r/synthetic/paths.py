@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -54,12 +54,21 @@ def clearance(scene: SceneBuilder, points: np.ndarray) -> np.ndarray:
     boxes = np.asarray(scene.boxes, dtype=np.float64).reshape(-1, 8)
     rounds = np.asarray(scene.rounds, dtype=np.float64).reshape(-1, 8)
     radius = np.sqrt(np.maximum(rounds[:, 3] + np.abs(rounds[:, 4]) * rounds[:, 6], 1e-6))
-    hulls = np.concatenate([rounds[:, :3], np.stack([radius, radius, rounds[:, 6]], -1), np.ones((len(rounds), 1)),
-                            np.zeros((len(rounds), 1))], -1)
+    hulls = np.concatenate(
+        [
+            rounds[:, :3],
+            np.stack([radius, radius, rounds[:, 6]], -1),
+            np.ones((len(rounds), 1)),
+            np.zeros((len(rounds), 1)),
+        ],
+        -1,
+    )
     solids = np.concatenate([boxes, hulls])
     offset = points[..., None, :] - solids[:, :3]
     c, s = solids[:, 6], solids[:, 7]
-    local = np.stack([c * offset[..., 0] + s * offset[..., 1], c * offset[..., 1] - s * offset[..., 0], offset[..., 2]], -1)
+    local = np.stack(
+        [c * offset[..., 0] + s * offset[..., 1], c * offset[..., 1] - s * offset[..., 0], offset[..., 2]], -1
+    )
     gap = np.linalg.norm(np.maximum(np.abs(local) - solids[:, 3:6], 0), axis=-1).min(-1)
     half = np.array([scene.size[0] / 2, scene.size[1] / 2])
     walls = (half - np.abs(points[..., :2])).min(-1)
@@ -88,7 +97,9 @@ def stroll(rng: np.random.Generator, scene: SceneBuilder, progress: np.ndarray, 
     return Walk(np.concatenate([xy, z[:, None]], -1), yaw, pitch, np.zeros(len(s)))
 
 
-def orbit(rng: np.random.Generator, target: np.ndarray, progress: np.ndarray, sweep: float, radius: float, height: float) -> Walk:
+def orbit(
+    rng: np.random.Generator, target: np.ndarray, progress: np.ndarray, sweep: float, radius: float, height: float
+) -> Walk:
     """An arc around a target [3] at `radius` metres and `height` above it, looking at it."""
     s = eased(progress)
     angle = rng.uniform(0, 2 * np.pi) + sweep * (s - 0.5)
@@ -110,6 +121,12 @@ def shaken(walk: Walk, rng: np.random.Generator, seconds: float) -> Walk:
         walk.pitch + 0.015 * noise[:, 4],
         walk.roll + 0.02 * noise[:, 5] + rng.uniform(-0.03, 0.03),
     )
+
+
+def inside(scene: SceneBuilder, walk: Walk, margin: float = 0.2) -> Walk:
+    """The same walk, kept off the outer walls."""
+    limit = np.array([scene.size[0] / 2 - margin, scene.size[1] / 2 - margin, scene.size[2] - margin])
+    return replace(walk, position=np.clip(walk.position, [-limit[0], -limit[1], margin], limit))
 
 
 def free_view(scene: SceneBuilder, walk: Walk) -> float:
@@ -144,15 +161,16 @@ def training_walk(rng: np.random.Generator, scene: SceneBuilder, kind: str, fram
         if score > 4 * CLEARANCE + 0.95:
             break
     assert best is not None
-    return shaken(best, rng, 0.35 * frames)
+    return inside(scene, shaken(best, rng, 0.35 * frames))
 
 
 def doorway(scene: SceneBuilder, progress: np.ndarray) -> Walk:
     """From one end of two rooms to the other, through the door at the origin, looking about."""
     s = eased(progress)
     reach = scene.size[0] / 2 - 0.9
-    x = -reach + (2 * reach - 1.0) * s
+    x = -reach + (2 * reach - 1.7) * s
     aside = 0.7 * np.sin(2 * np.pi * s) * np.exp(-0.5 * (0.5 / (np.abs(x) + 0.12)) ** 4)
-    yaw = 0.75 * np.sin(2 * np.pi * (1.5 * s + 0.04)) * np.minimum(1.0, np.abs(x) / 1.0)
+    calm = np.clip((np.abs(x) - 0.6) / 1.2, 0.0, 1.0)
+    yaw = 0.7 * np.sin(2.5 * np.pi * s) * calm * calm * (3 - 2 * calm)
     z = np.full(len(s), 1.45)
     return Walk(np.stack([x, aside, z], -1), yaw, np.full(len(s), -0.17), np.zeros(len(s)))

@@ -45,7 +45,9 @@ class Recipe:
         try:
             return Recipe(**json.loads(path.read_text()))
         except (TypeError, ValueError) as error:
-            raise InputError(f"{path} is not a clip recipe ({error}): use the recipe.json of an example clip") from error
+            raise InputError(
+                f"{path} is not a clip recipe ({error}): use the recipe.json of an example clip"
+            ) from error
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")

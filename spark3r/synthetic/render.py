@@ -48,9 +48,7 @@ def sample_offsets(samples: int) -> list[tuple[float, float]]:
     return patterns[samples]
 
 
-def ray_directions(
-    cameras: Cameras, height: int, width: int, samples: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def ray_directions(cameras: Cameras, height: int, width: int, samples: int) -> tuple[Tensor, Tensor, Tensor]:
     """World directions with camera z = 1, 3 × [F, samples·H·W]."""
     device = cameras.intrinsics.device
     v, u = torch.meshgrid(
@@ -153,8 +151,17 @@ def _meet(view: _View, direction: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor
 
 
 def _surface(
-    depth: Tensor, surface: Tensor, dx: Tensor, dy: Tensor, dz: Tensor, origin: Tensor, geometry: Tensor,
-    materials: Tensor, room: Tensor, lights: Tensor, focal: Tensor,
+    depth: Tensor,
+    surface: Tensor,
+    dx: Tensor,
+    dy: Tensor,
+    dz: Tensor,
+    origin: Tensor,
+    geometry: Tensor,
+    materials: Tensor,
+    room: Tensor,
+    lights: Tensor,
+    focal: Tensor,
 ) -> tuple[Tensor, ...]:
     """Points, normals, colours, and light before shadow; one elementwise pass."""
     frame = torch.arange(depth.shape[0], device=depth.device)[:, None]
@@ -171,14 +178,14 @@ def _surface(
     return px, py, pz, nx, ny, nz, r, g, b, material[..., column("glow")], key, fill, sky
 
 
-def render(
-    scenes: Scenes, cameras: Cameras, height: int, width: int, samples: int = 2
-) -> tuple[Tensor, Tensor]:
+def render(scenes: Scenes, cameras: Cameras, height: int, width: int, samples: int = 2) -> tuple[Tensor, Tensor]:
     """Linear images [F, 3, H, W] ≥ 0 and z-depth [F, H, W] in metres at the pixel centres.
 
     Where the rays of a pixel meet different surfaces, its depth is that of one of them, never a mixture.
     """
-    parts = [_render_group(scenes, group, height, width, samples) for group in _groups(cameras, height * width * samples)]
+    parts = [
+        _render_group(scenes, group, height, width, samples) for group in _groups(cameras, height * width * samples)
+    ]
     return torch.cat([image for image, _ in parts]), torch.cat([depth for _, depth in parts])
 
 
@@ -201,9 +208,7 @@ def _groups(cameras: Cameras, rays_per_frame: int) -> list[Cameras]:
     return [Cameras(*parts) for parts in zip(*(field.split(size) for field in fields), strict=True)]
 
 
-def _render_group(
-    scenes: Scenes, cameras: Cameras, height: int, width: int, samples: int
-) -> tuple[Tensor, Tensor]:
+def _render_group(scenes: Scenes, cameras: Cameras, height: int, width: int, samples: int) -> tuple[Tensor, Tensor]:
     direction = ray_directions(cameras, height, width, samples)
     view = _seen(scenes, cameras, height, width)
     depth, surface = _meet(view, direction)

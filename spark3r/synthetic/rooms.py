@@ -26,7 +26,9 @@ def empty_room(rng: Rng, size: tuple[float, float, float]) -> SceneBuilder:
     walls[int(rng.integers(4))] = accent
     if rng.random() < 0.5:
         walls[int(rng.integers(4))] = palette.plaster(rng)
-    ceiling = Material((0.78, 0.77, 0.75), (0.66, 0.66, 0.65), mix=0.7, mix_scale=0.7, grain=0.06, salt=palette.salt(rng))
+    ceiling = Material(
+        (0.78, 0.77, 0.75), (0.66, 0.66, 0.65), mix=0.7, mix_scale=0.7, grain=0.06, salt=palette.salt(rng)
+    )
     order = [walls[0], walls[1], walls[2], walls[3], palette.floor(rng), ceiling]
     salted = [Material(**{**m.__dict__, "salt": m.salt + 101 * i}) for i, m in enumerate(order)]
     builder = SceneBuilder(size, salted)
@@ -76,15 +78,25 @@ def pictures(b: SceneBuilder, rng: Rng, wall: int, length: float, avoid: float |
 
 def along_walls(b: SceneBuilder, rng: Rng, door_wall: int, door_along: float, pieces: int) -> None:
     """Stand furniture along the walls without overlaps."""
-    kinds = list(rng.permutation(["sofa", "bed", "shelf", "cabinet", "television", "wardrobe", "plant", "desk", "shelf"]))
+    kinds = list(
+        rng.permutation(["sofa", "bed", "shelf", "cabinet", "television", "wardrobe", "plant", "desk", "shelf"])
+    )
     walls = list(rng.permutation(4))
     for wall in walls:
         length = (b.size[0] if wall % 2 == 0 else b.size[1]) - 1.0
         cursor = -length / 2
         while pieces > 0 and kinds:
             kind = str(kinds.pop())
-            wide = {"sofa": 2.0, "bed": 1.5, "shelf": 1.1, "cabinet": 1.2, "television": 1.5, "wardrobe": 1.4,
-                    "plant": 0.7, "desk": 1.4}[kind] * rng.uniform(0.85, 1.1)
+            wide = {
+                "sofa": 2.0,
+                "bed": 1.5,
+                "shelf": 1.1,
+                "cabinet": 1.2,
+                "television": 1.5,
+                "wardrobe": 1.4,
+                "plant": 0.7,
+                "desk": 1.4,
+            }[kind] * rng.uniform(0.85, 1.1)
             gap = rng.uniform(0.0, 0.6)
             if cursor + gap + wide > length / 2:
                 break
@@ -129,14 +141,18 @@ def furnished_room(rng: Rng) -> SceneBuilder:
         b.box(middle, (0, 0, 0.006), (rng.uniform(1.6, 2.6), rng.uniform(1.2, 2.0), 0.012), palette.rug(rng))
     kind = rng.random()
     if kind < 0.4:
-        furniture.table(b, middle, rng, (rng.uniform(0.8, 1.2), rng.uniform(0.5, 0.7), 0.42), plain_legs=bool(rng.random() < 0.5))
+        furniture.table(
+            b, middle, rng, (rng.uniform(0.8, 1.2), rng.uniform(0.5, 0.7), 0.42), plain_legs=bool(rng.random() < 0.5)
+        )
         furniture.things(b, middle.moved(0, 0, 0.425), rng, 0.7, 0.3, int(rng.integers(1, 4)))
     elif kind < 0.75:
         dining(b, middle, rng)
     if rng.random() < 0.5:
         furniture.floor_lamp(b, Placement(*(np.array(size[:2]) / 2 - 0.4) * rng.choice((-1, 1), 2)), rng)
     for _ in range(int(rng.integers(0, 4))):
-        spot = Placement(*rng.uniform(-1, 1, 2) * (np.array(size[:2]) / 2 - 0.8), rng.uniform(-3, 3))
+        spot = Placement(
+            rng.uniform(-1, 1) * (size[0] / 2 - 0.8), rng.uniform(-1, 1) * (size[1] / 2 - 0.8), rng.uniform(-3, 3)
+        )
         furniture.thing(b, spot, rng, scale=1.6)
     return b
 
@@ -199,4 +215,8 @@ def two_rooms(rng: Rng) -> SceneBuilder:
     for x in (-1, 1):
         spot = Placement(x * size[0] / 4 + rng.uniform(-0.4, 0.4), rng.uniform(-0.3, 0.3), rng.uniform(-0.2, 0.2))
         b.box(spot, (0, 0, 0.006), (rng.uniform(1.4, 2.0), rng.uniform(1.1, 1.6), 0.012), palette.rug(rng))
+        for side in (-1, 1):
+            wide, high = rng.uniform(0.4, 0.8), rng.uniform(0.4, 0.7)
+            hung = Placement(0.085 * x, side * rng.uniform(1.1, 1.5), -x * np.pi / 2)
+            b.box(hung, (0, 0, 1.55), (wide, 0.03, high), palette.painting(rng, wide, high))
     return b

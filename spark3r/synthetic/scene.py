@@ -118,15 +118,28 @@ class SceneBuilder:
         self.rounds.append((*place.at(*centre), *profile, 0.5 * height, 0.0))
         self.round_materials.append(material)
 
-    def cylinder(self, place: Placement, centre: tuple[float, float, float], radius: float, height: float,
-                 material: Material, top_radius: float | None = None) -> None:
+    def cylinder(
+        self,
+        place: Placement,
+        centre: tuple[float, float, float],
+        radius: float,
+        height: float,
+        material: Material,
+        top_radius: float | None = None,
+    ) -> None:
         """A cylinder, or a truncated cone when `top_radius` differs."""
         slope = 0.0 if top_radius is None else (top_radius - radius) / height
         middle = radius if top_radius is None else 0.5 * (radius + top_radius)
         self.round(place, centre, (middle**2, 2 * middle * slope, slope**2), height, material)
 
-    def ellipsoid(self, place: Placement, centre: tuple[float, float, float], radius: float, half_height: float,
-                  material: Material) -> None:
+    def ellipsoid(
+        self,
+        place: Placement,
+        centre: tuple[float, float, float],
+        radius: float,
+        half_height: float,
+        material: Material,
+    ) -> None:
         """An ellipsoid of revolution; a ball when both measures agree."""
         self.round(place, centre, (radius**2, 0.0, -((radius / half_height) ** 2)), 2 * half_height, material)
 
@@ -138,8 +151,10 @@ class SceneBuilder:
         blank = _BLANK
         materials = (
             self.walls
-            + self.box_materials + [blank] * (BOXES - len(self.boxes))
-            + self.round_materials + [blank] * (ROUNDS - len(self.rounds))
+            + self.box_materials
+            + [blank] * (BOXES - len(self.boxes))
+            + self.round_materials
+            + [blank] * (ROUNDS - len(self.rounds))
         )
         arrays = (
             [(-half_x, -half_y, 0.0), (half_x, half_y, height)],

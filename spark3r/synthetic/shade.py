@@ -36,7 +36,9 @@ def surface_frame(
     geometry: Tensor,  # [F, R, 8] of the surface met
     inward: Tensor,  # [F, R] true for walls
     is_round: Tensor,  # [F, R]
-    px: Tensor, py: Tensor, pz: Tensor,  # [F, R] world points
+    px: Tensor,
+    py: Tensor,
+    pz: Tensor,  # [F, R] world points
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """World normal (3 × [F, R]) and surface coordinates u, v in metres."""
     cx, cy, cz, ga, gb, gc, c, s = geometry.unbind(-1)
@@ -65,10 +67,12 @@ def surface_frame(
 
 def albedo(
     material: Tensor,  # [F, R, Material.size()]
-    u: Tensor, v: Tensor,  # [F, R] metres
+    u: Tensor,
+    v: Tensor,  # [F, R] metres
     footprint: Tensor,  # [F, R] metres that one sample covers on the surface
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Surface colour (3 × [F, R]); detail finer than the footprint fades out."""
+
     def get(name: str) -> Tensor:
         return material[..., column(name)]
 
@@ -110,7 +114,12 @@ def albedo(
 
 
 def corner_shade(
-    px: Tensor, py: Tensor, pz: Tensor, nx: Tensor, ny: Tensor, nz: Tensor,  # [F, R]
+    px: Tensor,
+    py: Tensor,
+    pz: Tensor,
+    nx: Tensor,
+    ny: Tensor,
+    nz: Tensor,  # [F, R]
     room: Tensor,  # [F, 2, 3]
 ) -> Tensor:
     """Ambient light [F, R] left by the walls nearby: corners are darker."""
@@ -123,7 +132,12 @@ def corner_shade(
 
 
 def lit(
-    px: Tensor, py: Tensor, pz: Tensor, nx: Tensor, ny: Tensor, nz: Tensor,  # [F, R]
+    px: Tensor,
+    py: Tensor,
+    pz: Tensor,
+    nx: Tensor,
+    ny: Tensor,
+    nz: Tensor,  # [F, R]
     light: Tensor,  # [F, 6]
 ) -> Tensor:
     """Share of one lamp's light [F, R] that a surface catches, before shadow and colour."""
@@ -136,7 +150,10 @@ def lit(
 def radiance(
     colour: tuple[Tensor, Tensor, Tensor],
     glow: Tensor,
-    key_share: Tensor, sky: Tensor, fill_share: Tensor, nz: Tensor,  # [F, R]
+    key_share: Tensor,
+    sky: Tensor,
+    fill_share: Tensor,
+    nz: Tensor,  # [F, R]
     lights: Tensor,  # [F, 2, 6]
     ambient: Tensor,  # [F, 3]
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -31,8 +31,8 @@ class Truth:
             or self.intrinsics.shape != (frames, 3, 3)
         ):
             raise InputError(
-                f"truth of shapes depth {self.depth.shape}, world_from_camera {self.world_from_camera.shape}, intrinsics "
-                f"{self.intrinsics.shape}: must be [S, H, W], [S, 4, 4], [S, 3, 3]"
+                f"truth of shapes depth {self.depth.shape}, world_from_camera {self.world_from_camera.shape}, "
+                f"intrinsics {self.intrinsics.shape}: must be [S, H, W], [S, 4, 4], [S, 3, 3]"
             )
 
     def __len__(self) -> int:
@@ -72,7 +72,8 @@ class Truth:
 def load_truth(source: str | Path, *, size: tuple[int, int] | None = None) -> Truth | None:
     """The truth of a clip folder or of a video in one; None when there is neither truth.npz nor recipe.json.
 
-    size: (H, W) at which the depth of a recipe is rendered, exactly; default 256 pixels wide. A stored truth is resized.
+    size: (H, W) at which the depth of a recipe is rendered, exactly; default 256 pixels wide.
+    A stored truth is resized.
     """
     path = Path(source)
     folder = path if path.is_dir() else path.parent

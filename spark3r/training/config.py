@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from spark3r.models.config import ModelConfig
+from spark3r.models.families.mini import MINI_CONFIG
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """Knobs of one run. Times in minutes of wall clock, learning rates per step."""
 
     folder: Path  # checkpoint.pt, curve.jsonl and best.safetensors go here; an existing checkpoint is continued
+    model: ModelConfig = MINI_CONFIG
     minutes: float = 90.0  # length of the whole run, annealing included
     steps: int | None = None  # a bound by steps instead; then the schedule follows steps and repeats exactly
+    stop_after: int | None = None  # end at this step all the same, to be continued later
     seed: int = 0
     device: str = "cpu"
     threads: int = 1
@@ -44,7 +49,8 @@ class TrainingConfig:
     resume_weights: Path | None = None  # start from exported weights, with a fresh optimiser
 
     def to_json(self) -> dict:
-        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
+        values = asdict(self) | {"model": self.model.name}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
 VALIDATION_SEED = 900_000_000  # scenes from here on are never trained on

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from spark3r.models.checkpoints import load_model, save_checkpoint
-from spark3r.models.families.mini import MINI_CONFIG
 from spark3r.models.network import Network, build
 
 from .batches import pieces_of, step_frames
@@ -72,7 +71,7 @@ class Learner:
 def network_and_supervision(config: TrainingConfig) -> tuple[Network, Supervision]:
     """Fresh from the seed, or from exported weights."""
     torch.manual_seed(config.seed)
-    network = build(MINI_CONFIG)
+    network = build(config.model)
     if config.resume_weights is not None:
         network.load_state_dict(load_model(str(config.resume_weights), "cpu", "float32").state_dict())
     supervision = Supervision(network, config.matching_layers, config.reference_layers, config.auxiliary_layers)
@@ -82,7 +81,7 @@ def network_and_supervision(config: TrainingConfig) -> tuple[Network, Supervisio
 def learner_of(config: TrainingConfig) -> Learner:
     """A fresh learner, or one that starts from exported weights."""
     network, supervision = network_and_supervision(config)
-    average = build(MINI_CONFIG).to(config.device).requires_grad_(False)
+    average = build(config.model).to(config.device).requires_grad_(False)
     average.load_state_dict(network.state_dict())
     return Learner(network, average, supervision, optimisers_of(network, supervision, config))
 
@@ -123,12 +122,16 @@ def train_step(learner: Learner, crew: Crew, config: TrainingConfig, progress: f
             group["lr"] = rate_at(config, learner.step, progress)
     plan = learner.plan(config, progress)
     parts = crew.gradients_of(plan)
-    nn.utils.clip_grad_norm_(weights_of(learner.network, learner.supervision), config.clip_norm, foreach=True)
-    for optimiser in learner.optimisers:
-        optimiser.step()
+    norm = nn.utils.clip_grad_norm_(weights_of(learner.network, learner.supervision), config.clip_norm, foreach=True)
+    if bool(norm.isfinite()):  # one broken batch must not end a long run
+        for optimiser in learner.optimisers:
+            optimiser.step()
+    else:
+        parts = {"broken": 1.0}
     with torch.no_grad():
         keep = min(config.ema, (learner.step + 1) / (learner.step + 10))
-        torch._foreach_lerp_(list(learner.average.parameters()), list(learner.network.parameters()), 1 - keep)
+        for mean, now in zip(learner.average.parameters(), learner.network.parameters(), strict=True):
+            mean.lerp_(now, 1 - keep)
     learner.step += 1
     learner.clips_seen += sum(pieces_of(config, plan.frames))
     return parts
@@ -184,7 +187,10 @@ def export(learner: Learner, path: Path, row: dict) -> None:
 
 
 def train(config: TrainingConfig) -> Learner:
-    """Train until the time (or the number of steps) is over; continues the checkpoint in `config.folder` if there is one."""
+    """Train until the time (or the number of steps) is over.
+
+    Continues the checkpoint in `config.folder` if there is one.
+    """
     torch.set_num_threads(config.threads)
     os.environ["SPARK3R_COMPILE"] = "1" if config.compile_renderer else "0"
     record, learner = Record(config), learner_of(config)
@@ -196,7 +202,7 @@ def train(config: TrainingConfig) -> Learner:
     crew = Crew(config, learner.network, learner.supervision)
     started, before = time.monotonic(), learner.minutes
     saved = validated = learner.minutes
-    while (progress := progress_at(config, learner)) < 1.0:
+    while (progress := progress_at(config, learner)) < 1.0 and learner.step != config.stop_after:
         record.add(train_step(learner, crew, config, progress))
         learner.minutes = before + (time.monotonic() - started) / 60
         if learner.minutes - validated >= config.validate_every_minutes or progress_at(config, learner) >= 1.0:
@@ -204,7 +210,7 @@ def train(config: TrainingConfig) -> Learner:
             row = facts(learner) | validate(learner.average, unseen, config.autocast).to_json()
             record.line(row | record.means())
             record.keep_best(learner, row)
-        elif learner.step % 50 == 0:
+        elif learner.step % 20 == 0:
             record.line(facts(learner) | record.means())
         if learner.minutes - saved >= config.save_every_minutes:
             saved = learner.minutes

@@ -30,7 +30,9 @@ def depth_losses(answer: Answer, truth: Targets) -> dict[str, Tensor]:
     gradient = error.new_zeros(())
     for step in (1, 2, 4):
         coarse = error[..., ::step, ::step]
-        gradient = gradient + coarse.diff(dim=-1).abs().clamp_max(1.0).mean() + coarse.diff(dim=-2).abs().clamp_max(1.0).mean()
+        gradient = (
+            gradient + coarse.diff(dim=-1).abs().clamp_max(1.0).mean() + coarse.diff(dim=-2).abs().clamp_max(1.0).mean()
+        )
     logit = answer.confidence_logit.float().clamp(-4.0, 6.0)
     laplace = (error.detach().abs() * logit.exp() - logit).mean()
     return {"depth": error.abs().mean(), "gradient": gradient, "confidence": laplace}

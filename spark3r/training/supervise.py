@@ -41,7 +41,9 @@ class MatmulKernel(nn.Module):
 class Matches:
     """Where the patch centres of every frame are seen in every other frame."""
 
-    place: Tensor  # [B, S, S, P, 2] column and row in patches (0 = centre of the first), of frame i's patches in frame j
+    place: (
+        Tensor  # [B, S, S, P, 2] column and row in patches (0 = centre of the first), of frame i's patches in frame j
+    )
     seen: Tensor  # [B, S, S, P] bool
     points: Tensor  # [B, S, P, 3] world points at the patch centres
 
@@ -79,7 +81,9 @@ def gathered(log_share: Tensor, place: Tensor, columns: int, rows: int) -> Tenso
 class Supervision(nn.Module):
     """Watches a network's middle layers during training and says how wrong they are."""
 
-    def __init__(self, network: Network, matching: tuple[int, ...], reference: tuple[int, ...], auxiliary: tuple[int, ...]):
+    def __init__(
+        self, network: Network, matching: tuple[int, ...], reference: tuple[int, ...], auxiliary: tuple[int, ...]
+    ):
         super().__init__()
         self.matching, self.reference, self.auxiliary = matching, reference, auxiliary
         self.patch, self.special = network.config.patch, network.config.tokens.special
@@ -91,10 +95,14 @@ class Supervision(nn.Module):
         for i in auxiliary:
             network.trunk.blocks[i].register_forward_hook(self._reader(i))
         width = network.config.width
-        self.patch_readers = nn.ModuleDict({str(i): nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 5)) for i in auxiliary})
-        self.pose_readers = nn.ModuleDict({str(i): nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 7)) for i in auxiliary})
+        self.patch_readers = nn.ModuleDict(
+            {str(i): nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 5)) for i in auxiliary}
+        )
+        self.pose_readers = nn.ModuleDict(
+            {str(i): nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 7)) for i in auxiliary}
+        )
 
-    def _reader(self, index: int):  # noqa: ANN202  # a hook as torch wants it
+    def _reader(self, index: int):  # a hook as torch wants it
         def keep(module: nn.Module, inputs: tuple, output: Tensor) -> None:
             self.read[index] = output
 

@@ -29,7 +29,9 @@ class Targets:
         """Vertical and horizontal field of view [B, S, 2] in radians."""
         height, width = self.depth.shape[-2:]
         k = self.intrinsics
-        return torch.stack([2 * torch.atan(0.5 * height / k[..., 1, 1]), 2 * torch.atan(0.5 * width / k[..., 0, 0])], -1)
+        return torch.stack(
+            [2 * torch.atan(0.5 * height / k[..., 1, 1]), 2 * torch.atan(0.5 * width / k[..., 0, 0])], -1
+        )
 
 
 def pixel_rays(intrinsics: Tensor, height: int, width: int) -> Tensor:

@@ -35,9 +35,15 @@ def validation_clips(config: TrainingConfig) -> list[Clips]:
     together = max(1, config.frames_per_step // config.validation_frames)
     return [
         sequences.sample(
-            VALIDATION_SEED + start, min(together, config.validation_clips - start), config.validation_frames,
-            config.height, config.width, samples=config.samples_per_pixel, device=config.device, breadth=0.8,
-        )  # fmt: skip
+            VALIDATION_SEED + start,
+            min(together, config.validation_clips - start),
+            config.validation_frames,
+            config.height,
+            config.width,
+            samples=config.samples_per_pixel,
+            device=config.device,
+            breadth=0.8,
+        )
         for start in range(0, config.validation_clips, together)
     ]
 
@@ -78,7 +84,7 @@ def validate(network: Network, clips: list[Clips], autocast: bool) -> Validation
         truth = targets_of(batch)
         with torch.autocast(truth.depth.device.type, torch.bfloat16, enabled=autocast):
             answer = network(truth.images)
-        depth = answer.depth.float()
+        depth, centres = answer.depth.float(), answer.world_from_camera[..., :3, 3].float()
         rotation, direction = pair_errors(answer.world_from_camera.float(), truth.world_from_camera)
         worst = torch.maximum(rotation, direction)
         focal = answer.intrinsics[..., 0, 0] / truth.intrinsics[..., 0, 0]
@@ -87,7 +93,7 @@ def validate(network: Network, clips: list[Clips], autocast: bool) -> Validation
             rows.append([
                 float(((depth[i] * scale - truth.depth[i]).abs() / truth.depth[i]).mean()),
                 float(rotation[i].mean()),
-                float(aligned_error(answer.world_from_camera[i, :, :3, 3].float(), truth.world_from_camera[i, :, :3, 3])),
+                float(aligned_error(centres[i], truth.world_from_camera[i, :, :3, 3])),
                 float((1 - worst[i] / 30).clamp_min(0).mean()),
                 float((focal[i] - 1).abs().mean()),
             ])  # fmt: skip

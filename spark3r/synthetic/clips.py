@@ -1,0 +1,94 @@
+"""The example clips that come with the package, and how they are made."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .recipe import Recipe, Stage
+
+FOLDER = Path(__file__).resolve().parents[2] / "assets" / "clips"
+THUMBNAIL_WIDTH = 256
+
+# Seeds from 950,000,000 on are never trained on.
+RECIPES: dict[str, Recipe] = {
+    "room_walk": Recipe("A walk through a living room", "room", 950_000_008, frames=120, fps=15.0, path="stroll"),
+    "table_orbit": Recipe("Around a laid table", "table", 950_000_003, frames=60, fps=15.0, path="orbit", sweep=90.0),
+    "long_walk": Recipe("From one room to the next", "flat", 950_000_022, frames=300, fps=20.0, path="doorway"),
+}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An example clip on disk."""
+
+    name: str
+    title: str
+    folder: Path
+    video: Path
+    thumbnail: Path
+    frames: int
+
+
+def list_clips(folder: Path = FOLDER) -> tuple[Clip, ...]:
+    """The example clips, in the order in which a gallery shows them."""
+    found = []
+    for name in [*RECIPES, *sorted(p.name for p in folder.glob("*") if p.is_dir() and p.name not in RECIPES)]:
+        place = folder / name
+        if (place / "video.mp4").is_file() and (place / "recipe.json").is_file():
+            recipe = Recipe.load(place / "recipe.json")
+            found.append(Clip(name, recipe.title, place, place / "video.mp4", place / "thumbnail.jpg", recipe.frames))
+    return tuple(found)
+
+
+def frames_of(recipe: Recipe, at_once: int = 4) -> Iterator[np.ndarray]:
+    """Rendered frames [H, W, 3] uint8 one after the other."""
+    stage = Stage.of(recipe)
+    for start in range(0, recipe.frames, at_once):
+        yield from stage.images(recipe.height, recipe.width, np.arange(start, min(start + at_once, recipe.frames)))
+
+
+def make_clip(name: str, recipe: Recipe, folder: Path = FOLDER, quality: int = 25) -> Path:
+    """Render a clip into folder/name: video.mp4 (H.264, plays in browsers), recipe.json, thumbnail.jpg."""
+    import av
+    import cv2
+
+    place = folder / name
+    place.mkdir(parents=True, exist_ok=True)
+    recipe.save(place / "recipe.json")
+    with av.open(str(place / "video.mp4"), "w", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream("libx264", rate=round(recipe.fps))
+        stream.width, stream.height, stream.pix_fmt = recipe.width, recipe.height, "yuv420p"
+        stream.options = {"crf": str(quality), "preset": "slow", "g": "30"}
+        for number, image in enumerate(frames_of(recipe)):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            if number == recipe.frames // 2:
+                height = round(THUMBNAIL_WIDTH * recipe.height / recipe.width)
+                small = cv2.resize(image, (THUMBNAIL_WIDTH, height), interpolation=cv2.INTER_AREA)
+                cv2.imwrite(str(place / "thumbnail.jpg"), small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+        container.mux(stream.encode(None))
+    return place
+
+
+def main() -> None:
+    """`python -m spark3r.synthetic.clips [NAME …]`: render the example clips anew."""
+    parser = argparse.ArgumentParser(prog="spark3r.synthetic.clips", description="Render the example clips.")
+    parser.add_argument("names", nargs="*", choices=[*RECIPES, []], help="which (default: all)")
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the renderer: a minute to start, then far faster"
+    )
+    arguments = parser.parse_args()
+    if arguments.compile:
+        os.environ["SPARK3R_COMPILE"] = "1"
+    for name in arguments.names or RECIPES:
+        print(make_clip(name, RECIPES[name], arguments.folder))
+
+
+if __name__ == "__main__":
+    main()

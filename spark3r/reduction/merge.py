@@ -29,15 +29,19 @@ class MergePlan:
     def merge(self, x: Tensor) -> Tensor:  # [B, N, C] → [B, M, C]
         """The mean of every row's tokens, summed in float32; deterministic on every device."""
         batch, _, width = x.shape
-        rows = len(self.destination)
-        flat = (self.slot + torch.arange(batch, device=x.device)[:, None] * rows).flatten()
-        total = _sum_rows(x.reshape(-1, width).float(), flat, batch * rows)
-        count = _sum_rows(torch.ones_like(flat, dtype=torch.float32)[:, None], flat, batch * rows)
-        return (total / count).to(x.dtype).reshape(batch, rows, width)
+        flat, rows = self._flat(), batch * len(self.destination)
+        total = _sum_rows(x.reshape(-1, width).float(), flat, rows)
+        count = _sum_rows(torch.ones_like(flat, dtype=torch.float32)[:, None], flat, rows)
+        return total.div_(count).to(x.dtype).reshape(batch, -1, width)
 
     def unmerge(self, y: Tensor) -> Tensor:  # [B, M, C] → [B, N, C]
         """Every token receives its row's value."""
-        return torch.stack([row[slot] for row, slot in zip(y, self.slot, strict=True)])
+        return y.flatten(0, 1).index_select(0, self._flat()).unflatten(0, self.slot.shape)
+
+    def _flat(self) -> Tensor:
+        """The merged row of each token among the rows of all clips of the batch, [B · N]."""
+        clips = torch.arange(len(self.slot), device=self.slot.device)
+        return (self.slot + clips[:, None] * len(self.destination)).flatten()
 
 
 def _sum_rows(x: Tensor, index: Tensor, rows: int) -> Tensor:

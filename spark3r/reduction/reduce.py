@@ -52,7 +52,7 @@ class _MergedAndPruned(Reduction):
         return x if self.merged is None else self.merged.merge(x)
 
     def context(self, x: Tensor) -> Tensor:
-        return x if self.kept is None else x[:, self.kept]
+        return x if self.kept is None else x.index_select(1, self.kept)
 
     def restore(self, out: Tensor) -> Tensor:
         return out if self.merged is None else self.merged.unmerge(out)
@@ -64,11 +64,24 @@ class _MergedAndPruned(Reduction):
         return rotation if self.kept is None else rotation.rows(self.kept)
 
 
-class _MergedBothSides(_MergedAndPruned):
-    """The uniform policy of earlier accelerators: keys/values are averaged exactly as the queries are."""
+@dataclass(frozen=True)
+class _MergedBothSides(Reduction):
+    """The uniform policy of earlier accelerators: keys/values are the very tokens that ask, so one merge serves both."""
+
+    merged: MergePlan
+    tokens: Tensor  # [B, M, C]
+
+    def queries(self, x: Tensor) -> Tensor:
+        return self.tokens
 
     def context(self, x: Tensor) -> Tensor:
-        return self.queries(x)
+        return self.tokens
+
+    def restore(self, out: Tensor) -> Tensor:
+        return self.merged.unmerge(out)
+
+    def query_rotation(self, rotation: P) -> P:
+        return rotation.rows(self.merged.destination)
 
     def context_rotation(self, rotation: P) -> P:
-        return self.query_rotation(rotation)
+        return rotation.rows(self.merged.destination)

@@ -90,9 +90,9 @@ class Network(nn.Module):
 
     def set_dtype(self, dtype: torch.dtype) -> Network:
         """Linear and convolution weights in `dtype`; norms, positions, cameras and the last layers of depth stay
-        float32, as geometry needs it."""
+        float32, as geometry needs it. Convolutions keep channels last, which matrix units read without reordering."""
         for layer in self._fast_layers():
-            layer.to(dtype)
+            layer.to(dtype, memory_format=torch.channels_last)
         return self
 
     def _fast_layers(self) -> Iterator[nn.Module]:

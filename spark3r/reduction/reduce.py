@@ -35,8 +35,8 @@ class Reducer:
             merged = plan_query_merge(
                 x, layout, level.query_factor, self.schedule.group_size, self.match_dtype
             )
-        if self.schedule.policy == "uniform":
-            return _MergedBothSides(merged, None)
+        if self.schedule.policy == "uniform" and merged is not None:
+            return _MergedBothSides(merged, merged.merge(x))
         kept = kept_context(layout, level.kv_factor, x.device) if level.kv_factor > 1 else None
         return _MergedAndPruned(merged, kept)
 
@@ -66,7 +66,7 @@ class _MergedAndPruned(Reduction):
 
 @dataclass(frozen=True)
 class _MergedBothSides(Reduction):
-    """The uniform policy of earlier accelerators: keys/values are the very tokens that ask, so one merge serves both."""
+    """The uniform policy of earlier accelerators: keys/values are the very tokens that ask; one merge serves both."""
 
     merged: MergePlan
     tokens: Tensor  # [B, M, C]

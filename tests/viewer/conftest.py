@@ -16,7 +16,8 @@ from viewer.run import Clip, Engine, Models, RunQueue, RunRequest
 from viewer.session import Session, Sessions
 from viewer.state import ReductionSettings, SamplingSettings
 
-FRAMES = 6
+FRAMES = 4
+RESOLUTION = 64
 
 
 @pytest.fixture(scope="session")
@@ -30,14 +31,14 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
-    """Six photos of moving noise."""
+    """Photos of moving noise."""
     folder = tmp_path_factory.mktemp("clip")
     noise = np.random.default_rng(0).integers(0, 255, (12, 24, 3), np.uint8)
     picture = cv2.resize(noise, (240, 120), interpolation=cv2.INTER_CUBIC)
     paths = [folder / f"{index}.png" for index in range(FRAMES)]
     for index, path in enumerate(paths):
         cv2.imwrite(str(path), picture[:96, 10 * index : 10 * index + 128])
-    return Clip("six photos", tuple(paths))
+    return Clip("some photos", tuple(paths))
 
 
 @pytest.fixture(scope="session")
@@ -57,13 +58,13 @@ def request_for(model_path: str, clip: Clip) -> Callable[..., RunRequest]:
     """A run request with a key/value factor."""
 
     def make(kv_factor: int = 2, source: Clip = clip, max_frames: int = FRAMES) -> RunRequest:
-        sampling = SamplingSettings(max_frames, 0.0, model_path, 0)
+        sampling = SamplingSettings(max_frames, 0.0, model_path, RESOLUTION)
         return RunRequest(source, sampling, ReductionSettings("manual", 2, kv_factor, 20, 1, "spark3r"))
 
     return make
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], timeout_s: float = 120.0) -> None:
     """Poll until `condition()` holds; fails after the timeout."""
     end = time.monotonic() + timeout_s
     while not condition():

@@ -40,7 +40,7 @@ def test_dense_is_shown_first_and_both_share_one_world(engine: Engine, request_f
     assert shown.scenes[0][2] is shown.scenes[1][2]
     assert run.report.dense.state == run.report.reduced.state == "measured"
     assert run.report.comparison is not None
-    assert "6 frames" in run.report.conditions
+    assert "4 frames" in run.report.conditions
     assert run.report.schedule == "queries 2→1, keys/values 2→1"
 
 
@@ -59,7 +59,7 @@ def test_another_factor_reuses_the_baseline_and_its_cost(engine: Engine, request
 def test_other_frames_need_another_baseline(engine: Engine, request_for: RequestFor) -> None:
     memory = Memory()
     Run(request_for(), engine, memory, Shown()).work()
-    fewer = Run(request_for(max_frames=4), engine, memory, Shown())
+    fewer = Run(request_for(max_frames=3), engine, memory, Shown())
     fewer.work()
     assert fewer.report.dense.state == "measured"
 

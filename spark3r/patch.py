@@ -37,7 +37,7 @@ class _Host:
     attentions: tuple[nn.Module, ...]  # of the global layers, in order
     special: int  # tokens in front of every frame's patches
     patch: int  # pixels
-    sensitive_layers: tuple[int, ...] | None  # as the paper found them (METHOD §2); None: not known, treat all so
+    sensitive_layers: tuple[int, ...] | None  # as the paper found them; None: not known, treat all so
 
 
 def _vggt(model: nn.Module) -> _Host:

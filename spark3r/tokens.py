@@ -18,8 +18,8 @@ from torch import Tensor
 class TokenLayout:
     """The arrangement of a clip's tokens: S frames, `special` tokens each, a grid of h × w patches each.
 
-    `reference` is the frame, in the order of the tokens, whose camera the model takes as the world (METHOD: it is
-    always kept among keys/values).
+    `reference` is the frame, in the order of the tokens, whose camera the model takes as the world; it
+    is always kept among keys/values.
     """
 
     frames: int

@@ -32,7 +32,7 @@ class Evaluated:
     guessed: Scores
 
     def row(self, model: str) -> dict[str, Any]:
-        """The model's scores with the keys of DESIGN's `evaluate`."""
+        """The model's scores as a row of `evaluate --json`."""
         schedule = self.schedule
         return {
             "clip": self.clip,

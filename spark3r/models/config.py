@@ -197,7 +197,7 @@ class ModelConfig:
     dense: DenseConfig
     points: Dpt | None = None  # VGGT: a second dense head, for points in the world
     tokens: TokenConfig = field(default_factory=TokenConfig)
-    sensitive_layers: tuple[int, ...] | None = None  # global layers that bear less pruning (METHOD §2)
+    sensitive_layers: tuple[int, ...] | None = None  # global layers that bear less pruning
 
     @property
     def global_blocks(self) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Query merging inside groups of neighbouring frames (METHOD §2; decisions §3.1–3).
+"""Query merging inside groups of neighbouring frames (choices 1–3 in reduce.py).
 
 In every group of consecutive frames the patches of frames 0, factor, 2·factor, … are destinations; each other patch
 joins the destination it is most similar to. Special tokens stand alone. A plan is one index per token, so no token can

@@ -1,4 +1,4 @@
-"""Which layers bear hard pruning? The one-time probe of METHOD §2.
+"""Which layers bear hard pruning? The one-time probe of the paper.
 
 All global layers keep every 32nd frame's keys/values; then one layer at a time keeps every 256th only. A layer whose
 error grows by more than 5 % is sensitive: the schedule spares it. The probe knows no model: it is given a way to run

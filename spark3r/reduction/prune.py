@@ -1,4 +1,4 @@
-"""Key/value pruning by temporal stride (METHOD §2; decisions §3.1–2)."""
+"""Key/value pruning by temporal stride (choices 1 and 2 in reduce.py)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,21 @@
 
 Queries are one view's own question and suffer from compression: they are merged gently, among neighbouring frames
 only, and every member of a merged query receives its answer. Keys/values are the shared description of the scene and
-bear hard pruning. Both happen on tokens, before any projection (METHOD §3.4), and only in global layers (§3.5).
+bear hard pruning.
+
+Where the paper leaves a choice open, these are ours; other files refer to them by number:
+
+1. Special tokens (camera, register, cls) are never merged and never pruned, on either side, in any frame: they are few
+   and each carries what its frame alone knows.
+2. Merge destinations are the patches of frames 0, query_factor, 2 · query_factor, … of each group; kept keys/values
+   those of frames 0, kv_factor, 2 · kv_factor, … of the clip. Frame 0 is thus always kept, and so is the frame whose
+   camera a model takes as the world, wherever it stands.
+3. Matching compares the tokens that enter the layer, after its input norm: nothing need be projected to be compared.
+   The plan is deterministic; ties go to the first destination.
+4. What is merged or pruned is never projected: averaging commutes with a linear projection, so q/k norm and rotary
+   position act on the merged token, at its destination's place. Unmerging follows the output projection.
+5. Only true global layers are reduced; frame attention, register-only layers and heads stay whole.
+6. A model that reorders its frames inside the trunk (Depth Anything 3) is reduced in that order.
 """
 
 from __future__ import annotations

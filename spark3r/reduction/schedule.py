@@ -34,7 +34,7 @@ class LayerReduction(NamedTuple):
 
 @dataclass(frozen=True)
 class ReductionSchedule:
-    """Factors for every global layer (METHOD §2, paper sections on asymmetric and layer-adaptive reduction).
+    """Factors for every global layer (the paper on asymmetric, layer-adaptive and length-adaptive reduction).
 
     query_factor     1 (off) … 64: tokens of this many neighbouring frames share one query; beyond ~12 quality falls
     kv_factor        1 (off) … 1024: one frame in this many keeps its patches as keys/values in sensitive layers
@@ -76,7 +76,7 @@ class ReductionSchedule:
 
     @classmethod
     def auto(cls, num_frames: int, sensitive_layers: Sequence[int] | None = None) -> ReductionSchedule:
-        """The paper's length-adaptive factors (METHOD §2): about 40 frames of keys/values remain at any length."""
+        """The paper's length-adaptive factors: about 40 frames of keys/values remain at any length."""
         query_factor = next((factor for limit, factor in _AUTO_QUERY_FACTOR if num_frames <= limit), 4)
         kv_factor = 1 if num_frames <= 100 else math.ceil(num_frames / _CONTEXT_FRAMES)
         layers = None if sensitive_layers is None else tuple(sensitive_layers)

@@ -17,13 +17,14 @@ from spark3r.frames import Frames
 from spark3r.measure import Meter, PeakMemory, available_bytes
 from spark3r.models import preprocess
 from spark3r.models.checkpoints import load_model
-from spark3r.models.config import StemConfig
+from spark3r.models.config import Dpt, ModelConfig, StemConfig, StemDense, VitConfig
 from spark3r.models.network import Network
 from spark3r.reconstruction import Cost, Reconstruction
 from spark3r.reduction import Reducer, ReductionSchedule
 from spark3r.tokens import TokenLayout
 
-FRAMES_AT_ONCE = 16  # encoder and dense head take this many frames at a time, to bound memory
+FRAMES_AT_ONCE = 16  # the encoder takes this many frames at a time, to bound memory
+_HEAD_PIXELS_AT_ONCE = 1 << 20  # the dense head works on this many pixels at a time, and on no more frames either
 
 Schedule = ReductionSchedule | Literal["auto"] | None
 
@@ -68,7 +69,7 @@ def schedule_for(schedule: Schedule, num_frames: int, model: Network) -> Reducti
 
 
 def network_size(model: Network, height: int, width: int, resolution: int | None = None) -> tuple[int, int]:
-    """(H, W) of the network's input for frames of this size; `resolution` bounds the longer side."""
+    """(H, W) of the network's input for frames of this size; `resolution` as in `reconstruct`."""
     return preprocess.network_size(model.config, height, width, resolution)
 
 
@@ -89,8 +90,13 @@ def _needed_bytes(model: Network, layout: TokenLayout, pixels: int) -> int:
     taps = layout.total * 2 * config.width * 4 * len(config.taps)
     fine = layout.frames * pixels // 16 * config.encoder.width * item if isinstance(config.encoder, StemConfig) else 0
     results = layout.frames * pixels * (3 + 4 + 4)
-    chunk = min(layout.frames, FRAMES_AT_ONCE) * pixels * 4 * 64
-    return stream + taps + fine + results + chunk
+    chunk = min(layout.frames, _head_frames(pixels)) * pixels * 4 * (64 if isinstance(config.dense, StemDense) else 384)
+    return taps + fine + results + max(stream, chunk) + min(stream, chunk) // 4
+
+
+def _head_frames(pixels: int) -> int:
+    """How many frames of this many pixels the dense head takes at a time."""
+    return max(1, min(FRAMES_AT_ONCE, _HEAD_PIXELS_AT_ONCE // pixels))
 
 
 @torch.inference_mode()
@@ -110,7 +116,8 @@ def reconstruct(
     frames      Frames, or an array [S, H, W, 3] uint8 RGB
     model       a network from `load_model`, or its name
     schedule    a ReductionSchedule, "auto" (by length), or None for dense
-    resolution  longer side of the network's input in pixels; None: the model's own
+    resolution  of the network's input in pixels: its longer side (VGGT: its width; π³, VGGT-Ω: the side of a square
+                of equal area); None: the model's own
     device, dtype  used when `model` is a name; a network runs where it is
     progress    called several times a second; cancel: asked before every block, True raises Cancelled
 
@@ -144,12 +151,13 @@ class _Run:
         progress: Callable[[Progress], None] | None,
         cancel: Callable[[], bool] | None,
     ):
-        self.frames, self.network = frames, network
+        self.frames, self.network, self.resolution = frames, network, resolution
         self.schedule = schedule_for(schedule, len(frames), network)
-        self.size = network_size(network, *frames.images.shape[1:3], resolution)
+        height, width = frames.images.shape[1:3]
+        self.size = network_size(network, height, width, resolution)
         self.layout = network.trunk.layout(len(frames), network.grid(*self.size))
         self.progress, self.cancel = progress, cancel
-        self.work = _Work(network, self.layout, self.schedule)
+        self.work = _Work(network, self.layout, self.schedule, self.size)
 
     def run(self) -> Reconstruction:
         self._check_memory()
@@ -203,9 +211,10 @@ class _Run:
     def _encode(self) -> tuple[np.ndarray, Tensor, Tensor | None]:
         """Network-size images [S, H, W, 3], patch tokens [S, h·w, C] and mini's fine features, a chunk at a time."""
         images, patches, skips = [], [], []
-        for chunk in self._chunks("encoder"):
+        for chunk in self._chunks("encoder", FRAMES_AT_ONCE):
             with self.meter.stage("preprocess"):
-                images.append(preprocess.resize(self.frames.images[chunk], self.size))
+                frames = self.frames.images[chunk]
+                images.append(preprocess.resize(self.network.config, frames, self.resolution))
                 batch = preprocess.to_tensor(images[-1], self.network.device)
             with self.meter.stage("encoder"):
                 encoded = self.network.encode(batch)
@@ -227,7 +236,7 @@ class _Run:
         depth = np.empty((len(self.frames), *self.size), np.float32)
         confidence = np.empty_like(depth)
         intrinsics = np.empty((len(self.frames), 3, 3), np.float32)
-        for chunk in self._chunks("heads"):
+        for chunk in self._chunks("heads", _head_frames(self.size[0] * self.size[1])):
             with self.meter.stage("heads"):
                 dense = self.network.dense(taps, None if skip is None else skip[chunk], chunk, *self.size)
                 depth[chunk] = dense.depth.cpu().numpy()
@@ -236,10 +245,10 @@ class _Run:
                     intrinsics[chunk] = dense.intrinsics.cpu().numpy()
         return depth, np.maximum(confidence, np.finfo(np.float32).tiny), intrinsics
 
-    def _chunks(self, stage: str) -> Iterator[slice]:
-        for start in range(0, len(self.frames), FRAMES_AT_ONCE):
+    def _chunks(self, stage: str, frames: int) -> Iterator[slice]:
+        for start in range(0, len(self.frames), frames):
             self._step(stage)
-            yield slice(start, min(start + FRAMES_AT_ONCE, len(self.frames)))
+            yield slice(start, min(start + frames, len(self.frames)))
 
     def _step(self, stage: str) -> None:
         """Before every block and chunk: stop if asked to, then tell how far we are."""
@@ -264,21 +273,23 @@ class _Work:
 
     _ATTENTION_IS_SLOWER = 4
 
-    def __init__(self, network: Network, layout: TokenLayout, schedule: ReductionSchedule):
-        width = network.config.width
+    def __init__(self, network: Network, layout: TokenLayout, schedule: ReductionSchedule, size: tuple[int, int]):
+        config = network.config
+        width = config.width
         queries, keys = schedule.token_counts(layout)
         linear = 12 * layout.total * width**2
-        chunks = -(-layout.frames // FRAMES_AT_ONCE)
-        per_chunk = min(layout.frames, FRAMES_AT_ONCE) * layout.per_frame * 12 * width**2
+        at_once = {"encoder": FRAMES_AT_ONCE, "heads": _head_frames(size[0] * size[1])}
+        chunks = {stage: -(-layout.frames // frames) for stage, frames in at_once.items()}
+        depth = len(config.encoder.blocks) if isinstance(config.encoder, VitConfig) else 1
         self._share = {
             "frame": linear + 2 * layout.total * layout.per_frame * width * self._ATTENTION_IS_SLOWER,
             "global": linear + 2 * queries * keys * width * self._ATTENTION_IS_SLOWER,
             "register": linear * layout.special // layout.per_frame,
-            "encoder": per_chunk,
-            "heads": 4 * per_chunk,
+            "encoder": depth * linear // chunks["encoder"],
+            "heads": _head_work(config) * layout.frames * layout.patches // chunks["heads"],
         }
-        self._total = sum(self._share[block.scope] for block in network.config.blocks)
-        self._total += chunks * (self._share["encoder"] + self._share["heads"])
+        self._total = sum(self._share[block.scope] for block in config.blocks)
+        self._total += sum(chunks[stage] * self._share[stage] for stage in chunks)
         self._done = self._next = 0.0
 
     def begin(self, stage: str) -> float:
@@ -286,3 +297,10 @@ class _Work:
         self._done += self._next
         self._next = self._share[stage]
         return min(1.0, self._done / self._total)
+
+
+def _head_work(config: ModelConfig) -> int:
+    """Multiply–adds of the dense head per patch, in the same measure as the trunk's."""
+    if isinstance(config.dense, Dpt):  # float32 convolutions: slower than the trunk's matrices by about four
+        return 4 * 4000 * config.dense.features**2 // (1 if config.dense.ending == "convolutions" else 3)
+    return 48 * config.width**2 if isinstance(config.dense, StemDense) else 150 * config.width**2

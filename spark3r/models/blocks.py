@@ -47,12 +47,15 @@ class LayerScale(nn.Module):
         return x * self.gamma
 
 
+_HIDDEN_AT_ONCE = 1 << 26  # elements of an MLP's hidden layer that exist at once, without gradients
+
+
 class Block(nn.Module):
     """Pre-norm transformer block. The residual stream keeps the type it arrives in (float32 in every family)."""
 
     def __init__(self, width: int, heads: int, config: BlockConfig):
         super().__init__()
-        hidden = config.mlp_hidden or 4 * width
+        self.hidden = hidden = config.mlp_hidden or 4 * width
         self.norm1 = nn.LayerNorm(width, eps=config.norm_eps)
         self.attn = Attention(
             width,
@@ -66,9 +69,27 @@ class Block(nn.Module):
         self.mlp = SwiGlu(width, hidden) if config.mlp == "swiglu" else Mlp(width, hidden)
         self.ls2 = LayerScale(width) if config.layer_scale else nn.Identity()
 
-    def forward(self, x: Tensor, rotation: Rotation | None = None, reduce: Reduce = no_reduction) -> Tensor:
-        x = x + self.ls1(self.attn(self.norm1(x), rotation, reduce))
-        return x + self.ls2(self.mlp(self.norm2(x)))
+    def forward(
+        self,
+        x: Tensor,  # [B, N, C]
+        rotation: Rotation | None = None,
+        reduce: Reduce = no_reduction,
+        in_place: bool = False,  # without gradients x itself may be updated
+    ) -> Tensor:  # [B, N, C]
+        if torch.is_grad_enabled():
+            x = x + self.ls1(self.attn(self.norm1(x), rotation, reduce))
+            return x + self.ls2(self.mlp(self.norm2(x)))
+        return self._update(x if in_place else x.clone(memory_format=torch.contiguous_format), rotation, reduce)
+
+    def _update(self, x: Tensor, rotation: Rotation | None, reduce: Reduce) -> Tensor:
+        """In place and in parts: inner layers never exist for all tokens of a long clip at once."""
+        rows = max(1, _HIDDEN_AT_ONCE // self.hidden)
+        sequences = max(1, rows // x.shape[1]) if reduce is no_reduction else len(x)
+        for part in x.split(sequences):
+            part += self.ls1(self.attn(self.norm1(part), rotation, reduce))
+        for part in x.view(-1, x.shape[-1]).split(rows):
+            part += self.ls2(self.mlp(self.norm2(part)))
+        return x
 
 
 @lru_cache(maxsize=32)

@@ -1,8 +1,11 @@
-"""Finding, reading and writing weights: safetensors, always strict, and the cards that describe each model."""
+"""Reading and writing weights: always strict, cast tensor by tensor while loading, so that little more memory is needed
+than the model itself takes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -11,70 +14,93 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spark3r.errors import CheckpointError
-from spark3r.models.config import config_from_json, config_to_json
+from spark3r.models.config import ModelConfig, config_from_json, config_to_json
+from spark3r.models.door import Door
+from spark3r.models.hub import DownloadProgress, download
 from spark3r.models.network import Network
+from spark3r.models.registry import ENTRIES, WEIGHTS, ModelCard, list_models, recognise
 
-WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "weights"
+__all__ = [
+    "ModelCard",
+    "list_models",
+    "load_model",
+    "load_weights",
+    "pick_device",
+    "pick_dtype",
+    "random_model",
+    "save_checkpoint",
+    "skeleton",
+]
 
-
-@dataclass(frozen=True)
-class ModelCard:
-    """What a person wants to know before choosing a model."""
-
-    name: str
-    title: str
-    parameters: int
-    download_bytes: int  # 0: comes with the package
-    code_licence: str
-    weights_licence: str
-    note: str
-    bundled: bool
-    suits_cpu: bool
-
-
-MINI_CARD = ModelCard(
-    name="mini",
-    title="mini — bundled, small",
-    parameters=6_250_411,
-    download_bytes=0,
-    code_licence="Apache-2.0",
-    weights_licence="Apache-2.0",
-    note="A small model trained on rendered scenes only; it shows what reduction does, offline on a CPU. "
-    "Real footage is the business of the public checkpoints.",
-    bundled=True,
-    suits_cpu=True,
-)
-
-_CARDS = {card.name: card for card in (MINI_CARD,)}
-
-
-def list_models() -> tuple[ModelCard, ...]:
-    """Every model that `load_model` knows by name."""
-    return tuple(_CARDS.values())
+_BYTES_AT_ONCE = 256 << 20  # of the file mapped into memory while casting
+_FILES_OF_A_FOLDER = ("model.safetensors", "model.pt", "vggt_1B_commercial.pt", "vggt_omega_1b_512.pt")
 
 
 def load_model(
-    name_or_path: str | Path, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None
+    name_or_path: str | Path,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    *,
+    progress: DownloadProgress | None = None,
+    cancel: Callable[[], bool] | None = None,
 ) -> Network:
-    """A network ready to run, by name ("mini") or from a file that `save_checkpoint` wrote.
+    """A network ready to run: by name (see `list_models`), or from a file or folder with official weights, or from a
+    file that `save_checkpoint` wrote.
 
     device: default CUDA if there is one, else the CPU. dtype: of the fast layers; default bfloat16 where the device
-    computes in it, else float32. Raises CheckpointError for an unknown name, a missing or unreadable file, or tensors
-    that do not fit.
+    computes in it, else float32. progress, cancel: of a download, (bytes so far, bytes in all). Raises CheckpointError
+    for an unknown name, weights that cannot be fetched or read, or tensors that do not fit.
     """
-    card = _CARDS.get(str(name_or_path))
-    path = WEIGHTS / f"{card.name}.safetensors" if card else Path(name_or_path)
-    if not path.is_file():
-        raise CheckpointError(
-            f"no model {str(name_or_path)!r}: must be one of {', '.join(_CARDS)} or the path of a .safetensors file"
-        )
-    state, metadata = _read(path)
-    if "config" not in metadata:
-        raise CheckpointError(f"{path.name} was not written by Spark3R (no config in its metadata): use another file")
-    network = Network(config_from_json(metadata["config"]))
-    fill(network, state, path.name)
     target = pick_device(device)
-    return network.to(target).set_dtype(pick_dtype(dtype, target)).eval().requires_grad_(False)
+    precision = pick_dtype(dtype, target)
+    entry = ENTRIES.get(str(name_or_path))
+    if entry is not None and entry.door is not None:
+        return load_weights(download(entry, progress, cancel), entry.config, entry.door, target, precision)
+    path = WEIGHTS / f"{entry.card.name}.safetensors" if entry else _file_of(Path(name_or_path))
+    config, door = _what_it_is(path)
+    return load_weights(path, config, door, target, precision)
+
+
+def load_weights(
+    path: Path, config: ModelConfig, door: Door | None, device: torch.device, dtype: torch.dtype
+) -> Network:
+    """The network of a config with the weights of a file, translated by `door` where the layout is an official one."""
+    network = skeleton(config).set_dtype(dtype)
+    wanted = network.state_dict()
+    _check(wanted, _translated(path, config, door), path.name, config.name)
+    ready: dict[str, Tensor] = {}
+    for names in _batches(wanted):
+        state = _translated(path, config, door)  # mapped anew, so that what was read before leaves memory
+        for name in names:
+            ready[name] = state[name].to(device=device, dtype=wanted[name].dtype, copy=True).contiguous()
+    network.load_state_dict(ready, strict=True, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def skeleton(config: ModelConfig) -> Network:
+    """A network without memory behind its weights (on torch's "meta" device)."""
+    with torch.device("meta"):
+        return Network(config)
+
+
+def random_model(
+    name: str, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None, seed: int = 0
+) -> Network:
+    """A named model with random weights, for measuring speed and memory without a checkpoint."""
+    if name not in ENTRIES:
+        raise CheckpointError(f"no model {name!r}: must be one of {', '.join(ENTRIES)}")
+    target = pick_device(device)
+    network = skeleton(ENTRIES[name].config).set_dtype(pick_dtype(dtype, target)).to_empty(device=target)
+    generator = torch.Generator(target).manual_seed(seed)
+    for tensor_name, tensor in network.state_dict().items():
+        if tensor.ndim <= 1:
+            scale = "gamma" in tensor_name or "norm" in tensor_name or "periods" in tensor_name
+            tensor.fill_(1.0 if scale and not tensor_name.endswith("bias") else 0.0)
+        elif tensor_name.endswith("normalise.std"):
+            tensor.fill_(0.25)
+        else:
+            tensor.normal_(0.0, 0.7 / tensor[0].numel() ** 0.5, generator=generator)
+    return network.eval().requires_grad_(False)
 
 
 def save_checkpoint(
@@ -89,26 +115,89 @@ def save_checkpoint(
     temporary.replace(path)
 
 
+def fill(network: Network, state: dict[str, Tensor], file: str) -> None:
+    """Puts float32 tensors in their places; every tensor must have one of its shape, and every place a tensor."""
+    _check(network.state_dict(), state, file, network.config.name)
+    network.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=True, assign=True)
+
+
+def _file_of(path: Path) -> Path:
+    """The weights a path means: itself, or the official file in that folder."""
+    if path.is_dir():
+        found = [path / name for name in _FILES_OF_A_FOLDER if (path / name).is_file()]
+        found = found or sorted(path.glob("*.safetensors"))
+        if not found:
+            raise CheckpointError(f"{path} holds no {', '.join(_FILES_OF_A_FOLDER[:-1])} or {_FILES_OF_A_FOLDER[-1]}")
+        return found[0]
+    if not path.is_file():
+        raise CheckpointError(
+            f"no model {str(path)!r}: must be one of {', '.join(ENTRIES)}, or the path of a file or folder of weights"
+        )
+    return path
+
+
+def _what_it_is(path: Path) -> tuple[ModelConfig, Door | None]:
+    """The config of a file: written in it by us, or told from the names of its tensors."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: install Spark3R with its assets, or choose another model")
+    state, metadata = _read(path)
+    if "config" in metadata:
+        return config_from_json(metadata["config"]), None
+    entry = recognise({name: tuple(tensor.shape) for name, tensor in state.items()})
+    if entry is None:
+        raise CheckpointError(
+            f"{path.name} holds the weights of no model that Spark3R knows: use the official file of VGGT, π³, "
+            "Depth Anything 3 or VGGT-Ω, or one that Spark3R wrote"
+        )
+    return entry.config, entry.door
+
+
+def _translated(path: Path, config: ModelConfig, door: Door | None) -> dict[str, Tensor]:
+    state, _ = _read(path)
+    return state if door is None else door.translate(state, config)
+
+
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """A file's tensors, mapped rather than read, and its metadata; safetensors or a torch pickle of plain tensors."""
     try:
+        if zipfile.is_zipfile(path):
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+                raise CheckpointError(f"{path.name} is not a plain table of tensors: use the official file")
+            return state, {}
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path.name} is not a readable safetensors file ({error}): use another file") from error
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        reason = str(error).splitlines()[0].rstrip(".:") if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path.name} is damaged, incomplete or no file of weights ({reason}): delete {path} and fetch it again"
+        ) from error
 
 
-def fill(network: Network, state: dict[str, Tensor], file: str) -> None:
-    """Puts tensors in their places; every tensor must have one of its shape, and every place a tensor."""
-    wanted = network.state_dict()
+def _check(wanted: dict[str, Tensor], state: dict[str, Tensor], file: str, model: str) -> None:
+    """Every tensor must have a place of its shape, and every place a tensor."""
     missing, leftover = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
     misfits = sorted(name for name in set(wanted) & set(state) if wanted[name].shape != state[name].shape)
     for problem, names in (("missing", missing), ("left over", leftover), ("of another shape", misfits)):
         if names:
             raise CheckpointError(
-                f"{file} does not fit {network.config.name}: {len(names)} tensors {problem}, such as {names[0]}; "
+                f"{file} does not fit {model}: {len(names)} tensors {problem}, such as {names[0]}; "
                 "use the weights of this model"
             )
-    network.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=True)
+
+
+def _batches(tensors: dict[str, Tensor]) -> Iterator[list[str]]:
+    """Names in groups that take a bounded part of a float32 file."""
+    batch, size = [], 0
+    for name, tensor in tensors.items():
+        batch.append(name)
+        size += 4 * tensor.numel()
+        if size > _BYTES_AT_ONCE:
+            yield batch
+            batch, size = [], 0
+    yield batch
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
@@ -132,7 +221,7 @@ def pick_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.d
     if dtype is None:
         return torch.bfloat16 if _has_fast_bfloat16(device) else torch.float32
     chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if chosen not in _DTYPES.values():
+    if chosen is None or chosen not in _DTYPES.values():
         raise CheckpointError(f"dtype={dtype!r}: must be one of {', '.join(_DTYPES)}")
     if device.type == "cpu" and chosen == torch.float16:
         raise CheckpointError("dtype='float16' is slow and coarse on a CPU: use 'bfloat16' or 'float32'")

@@ -115,7 +115,7 @@ class VitEncoder(nn.Module):
         x = torch.cat((front.expand(len(patches), -1, -1), patches), dim=1)
         rotation = self._rotation(grid, front.shape[1])
         for block in self.blocks:
-            x = block(x, rotation)
+            x = block(x, rotation, in_place=True)
         first = 0 if self.vit.keeps_class_token else front.shape[1]
         return Encoded(self.norm(x)[:, first:], None)
 

@@ -1,6 +1,20 @@
-"""From stored frames to the network's input, by the rule of each family."""
+"""From stored frames to the network's input, by the rule of each family, to the pixel.
+
+    fit                  longer side to the resolution, both sides rounded to the patch            (mini)
+    crop                 width to the resolution, rows beyond it cropped around the middle         (VGGT)
+    pad                  longer side to the resolution, padded with white to a square              (VGGT)
+    area                 at most so many pixels, all images to the size of the first               (π³)
+    balanced, max_size   resolution² pixels at any aspect, or longer side; aspect within ½ … 2     (VGGT-Ω)
+    upper_bound_*        longer side to the resolution, then resized or cropped to the patch       (Depth Anything 3)
+    lower_bound_*        the same with the shorter side                                            (Depth Anything 3)
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -8,37 +22,226 @@ import torch
 from torch import Tensor
 
 from spark3r.errors import InputError
-from spark3r.models.config import ModelConfig
+from spark3r.models.config import ModelConfig, ResizeRule
 
 LARGEST_SIDE = 2048
+_WHITE = 255
+_OMEGA_ASPECTS = (0.5, 2.0)  # height / width
+
+Size = tuple[int, int]  # (height, width)
+Box = tuple[int, int, int, int]  # top, left, height, width
+Method = Literal["opencv", "bicubic", "lanczos"]  # the last two as Pillow does them
 
 
-def network_size(config: ModelConfig, height: int, width: int, resolution: int | None = None) -> tuple[int, int]:
-    """(H, W) of the network's input: the longer side at `resolution` (default: what the model was trained at), both
-    sides rounded to the patch; the aspect changes by less than one patch."""
+@dataclass(frozen=True)
+class Fitting:
+    """How one image becomes the network's input: crop, resize (once or twice), crop, pad with white."""
+
+    sizes: tuple[Size, ...]
+    method: Method
+    crop_before: Box | None = None
+    crop_after: Box | None = None
+    padded: Size | None = None
+
+    @property
+    def size(self) -> Size:
+        """Of the result."""
+        if self.padded is not None:
+            return self.padded
+        return self.sizes[-1] if self.crop_after is None else self.crop_after[2:]
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """[H, W, 3] uint8 → [*size, 3] uint8."""
+        image = _cropped(image, self.crop_before)
+        for size in self.sizes:
+            image = _resized(image, size, self.method)
+        image = _cropped(image, self.crop_after)
+        return image if self.padded is None else _padded(image, self.padded)
+
+
+def fitting(rule: ResizeRule, height: int, width: int, resolution: int | None = None) -> Fitting:
+    """What a rule does to an image of this size; resolution: in place of the family's own (ResizeRule.longer_side)."""
+    target = rule.longer_side if resolution is None else resolution
+    if rule.mode == "fit":
+        scale = target / max(height, width)
+        return Fitting((_to_multiple((height * scale, width * scale), rule.multiple),), "opencv")
+    if rule.mode == "crop":
+        return _full_width(height, width, target, rule.multiple)
+    if rule.mode == "pad":
+        scale = target / max(height, width)
+        size = _to_multiple((height * scale, width * scale), rule.multiple)
+        return Fitting((size,), "bicubic", padded=(target, target))
+    if rule.mode == "area":
+        pixels = rule.pixels if resolution is None and rule.pixels else target**2
+        return Fitting((_within_area(height, width, pixels, rule.multiple),), "lanczos")
+    if rule.mode in ("balanced", "max_size"):
+        return _moderate_aspect(height, width, target, rule)
+    return _bounded(height, width, target, rule)
+
+
+def network_size(config: ModelConfig, height: int, width: int, resolution: int | None = None) -> Size:
+    """(H, W) of the network's input for images of this size. Raises InputError for an unusable resolution."""
     rule = config.resize
-    longer = rule.longer_side if resolution is None else resolution
-    if not rule.multiple <= longer <= LARGEST_SIDE:
+    if resolution is not None and not rule.multiple <= resolution <= LARGEST_SIDE:
         raise InputError(
-            f"resolution={longer}: must lie between {rule.multiple} and {LARGEST_SIDE} pixels for {config.name}; "
+            f"resolution={resolution}: must lie between {rule.multiple} and {LARGEST_SIDE} pixels for {config.name}; "
             f"{rule.longer_side} is what it was made for"
         )
-    scale = longer / max(height, width)
-    rounded = (max(rule.multiple, round(side * scale / rule.multiple) * rule.multiple) for side in (height, width))
-    new_height, new_width = rounded
-    return new_height, new_width
+    return fitting(_whole(rule), height, width, _to_patch(rule, resolution)).size
 
 
-def resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """[S, H, W, 3] uint8 → [S, *size, 3] uint8: area averages when shrinking, bicubic when growing."""
-    height, width = size
-    if images.shape[1:3] == size:
+def resize(config: ModelConfig, images: np.ndarray, resolution: int | None = None) -> np.ndarray:
+    """Frames of one size [S, H, W, 3] uint8 → the network's size, [S, *network_size, 3] uint8."""
+    height, width = images.shape[1:3]
+    fit = fitting(_whole(config.resize), height, width, _to_patch(config.resize, resolution))
+    if fit.crop_before is None and set(fit.sizes) == {(height, width)} == {fit.size}:
         return images
-    shrinks = height <= images.shape[1] and width <= images.shape[2]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    return np.stack([cv2.resize(image, (width, height), interpolation=method) for image in images])
+    return np.stack([fit.apply(image) for image in images])
+
+
+def fit_set(images: Sequence[np.ndarray], rule: ResizeRule, resolution: int | None = None) -> np.ndarray:
+    """Images of any sizes, [H, W, 3] or with alpha [H, W, 4] uint8, as one network input [S, H, W, 3] uint8.
+
+    Where results differ in size, Depth Anything 3 crops all to the smallest sides, the others pad with white to the
+    largest; π³ resizes all to the size of the first.
+    """
+    opaque = [over_white(image) for image in images]
+    fits = [fitting(rule, image.shape[0], image.shape[1], resolution) for image in opaque]
+    if rule.mode == "area":
+        return np.stack([fits[0].apply(image) for image in opaque])
+    fitted = [fit.apply(image) for fit, image in zip(fits, opaque, strict=True)]
+    sides = np.array([image.shape[:2] for image in fitted])
+    if rule.mode.startswith(("upper", "lower")):
+        height, width = sides.min(axis=0)
+        return np.stack([_cropped(image, _middle_box(image.shape[:2], (height, width))) for image in fitted])
+    height, width = sides.max(axis=0)
+    return np.stack([_padded(image, (height, width)) for image in fitted])
+
+
+def over_white(image: np.ndarray) -> np.ndarray:
+    """[H, W, 4] uint8 over a white ground → [H, W, 3] uint8, as Pillow composites; other images as they are."""
+    if image.shape[2] == 3:
+        return image
+    pillow = _pillow()
+    ground = pillow.new("RGBA", (image.shape[1], image.shape[0]), (_WHITE, _WHITE, _WHITE, _WHITE))
+    return np.asarray(pillow.alpha_composite(ground, pillow.fromarray(image)).convert("RGB"))
 
 
 def to_tensor(images: np.ndarray, device: torch.device) -> Tensor:
     """[S, H, W, 3] uint8 → [S, 3, H, W] float32 in [0, 1] on the device."""
     return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float() / 255
+
+
+def _whole(rule: ResizeRule) -> ResizeRule:
+    """Padding is for sets of unlike images only: a clip's frames are of one size."""
+    return replace(rule, mode="fit") if rule.mode == "pad" else rule
+
+
+def _to_patch(rule: ResizeRule, resolution: int | None) -> int | None:
+    """Where the resolution itself becomes a side, it must be a multiple of the patch."""
+    if resolution is None or rule.mode not in ("crop", "pad"):
+        return resolution
+    return _rounded(resolution, rule.multiple)
+
+
+def _rounded(side: float, multiple: int) -> int:
+    return max(multiple, round(side / multiple) * multiple)
+
+
+def _to_multiple(size: tuple[float, float], multiple: int) -> Size:
+    return _rounded(size[0], multiple), _rounded(size[1], multiple)
+
+
+def _full_width(height: int, width: int, target: int, multiple: int) -> Fitting:
+    size = (_rounded(height * (target / width), multiple), target)
+    crop = (_middle_start(size[0], target), 0, target, target) if size[0] > target else None
+    return Fitting((size,), "bicubic", crop_after=crop)
+
+
+def _within_area(height: int, width: int, pixels: int, multiple: int) -> Size:
+    """The largest grid near the aspect with at most this many pixels."""
+    scale = math.sqrt(pixels / (width * height))
+    exact_width, exact_height = width * scale, height * scale
+    columns, rows = round(exact_width / multiple), round(exact_height / multiple)
+    while columns * multiple * rows * multiple > pixels:
+        if columns / rows > exact_width / exact_height:
+            columns -= 1
+        else:
+            rows -= 1
+    return max(1, rows) * multiple, max(1, columns) * multiple
+
+
+def _moderate_aspect(height: int, width: int, target: int, rule: ResizeRule) -> Fitting:
+    """Crops extreme aspects, then keeps the number of tokens (balanced) or the longer side (max_size)."""
+    flattest, tallest = _OMEGA_ASPECTS
+    cropped = (min(height, round(width * tallest)), min(width, round(height / flattest)))
+    crop = None if cropped == (height, width) else _middle_box((height, width), cropped)
+    aspect = cropped[0] / cropped[1]
+    if rule.mode == "max_size":
+        longer, shorter = target, max(1, round(target * min(aspect, 1 / aspect) / rule.multiple)) * rule.multiple
+        size = (longer, shorter) if aspect > 1 else (shorter, longer)
+        return Fitting((size,), "bicubic", crop_before=crop)
+    tokens = (target // rule.multiple) ** 2
+    columns = math.sqrt(tokens / aspect)
+    rows = tokens / columns
+    size = (max(1, round(rows)) * rule.multiple, max(1, round(columns)) * rule.multiple)
+    return Fitting((size,), "bicubic", crop_before=crop)
+
+
+def _bounded(height: int, width: int, target: int, rule: ResizeRule) -> Fitting:
+    """One side to the target, then both to multiples of the patch: by a second resize (ties up), or by a crop."""
+    scale = target / (max if rule.mode.startswith("upper") else min)(height, width)
+    bound = (max(1, round(height * scale)), max(1, round(width * scale)))
+    if rule.mode.endswith("crop"):
+        cropped = (bound[0] // rule.multiple * rule.multiple, bound[1] // rule.multiple * rule.multiple)
+        crop = None if cropped == bound else _middle_box(bound, cropped)
+        return Fitting((bound,), "opencv", crop_after=crop)
+    up = (_nearest_up(bound[0], rule.multiple), _nearest_up(bound[1], rule.multiple))
+    return Fitting((bound, up), "opencv")
+
+
+def _nearest_up(side: int, multiple: int) -> int:
+    """The nearest multiple; ties go up."""
+    return max(multiple, (2 * side + multiple) // (2 * multiple) * multiple)
+
+
+def _middle_start(whole: int, part: int) -> int:
+    return (whole - part) // 2
+
+
+def _middle_box(whole: Size, part: Size) -> Box:
+    return _middle_start(whole[0], part[0]), _middle_start(whole[1], part[1]), part[0], part[1]
+
+
+def _cropped(image: np.ndarray, box: Box | None) -> np.ndarray:
+    if box is None:
+        return image
+    top, left, height, width = box
+    return image[top : top + height, left : left + width]
+
+
+def _padded(image: np.ndarray, size: Size) -> np.ndarray:
+    """White on all sides, the smaller half at the top and left."""
+    top, left = _middle_start(size[0], image.shape[0]), _middle_start(size[1], image.shape[1])
+    bottom, right = size[0] - image.shape[0] - top, size[1] - image.shape[1] - left
+    return np.pad(image, ((top, bottom), (left, right), (0, 0)), constant_values=_WHITE)
+
+
+def _resized(image: np.ndarray, size: Size, method: Method) -> np.ndarray:
+    if image.shape[:2] == size:
+        return image
+    height, width = size
+    if method == "opencv":  # area averages when shrinking, bicubic when any side grows
+        shrinks = height <= image.shape[0] and width <= image.shape[1]
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    pillow = _pillow()
+    kernel = pillow.Resampling.BICUBIC if method == "bicubic" else pillow.Resampling.LANCZOS
+    return np.asarray(pillow.fromarray(np.ascontiguousarray(image)).resize((width, height), kernel))
+
+
+def _pillow():
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise InputError("this model resizes images as Pillow does: `pip install pillow`") from error
+    return Image

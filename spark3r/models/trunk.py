@@ -39,23 +39,29 @@ class Trunk(nn.Module):
     def forward(self, patches: Tensor, layout: TokenLayout, plan: Planner = dense) -> list[Tensor]:
         """patches [B·S, h·w, C] (as the encoder gives them) → for every tap the frame and global outputs side by
         side, [B, S, P, 2C], frames in the order they came in."""
-        x, order = self._entering(patches, layout)  # x: [B, N, C]
+        x, order = self._entering(patches, layout)  # x: [B, N, C], updated in place from here on
         kept, last_frame, layer = [], x, 0
         for index, (block, config) in enumerate(zip(self.blocks, self.config.blocks, strict=True)):
             if index == self.config.tokens.enter_at:
                 x = self._with_special(x, layout)
             rotation = self._rotation(config, layout, x.device)
             if config.scope == "frame":
-                x = last_frame = layout.joined(block(layout.framed(x), rotation))
+                x = layout.joined(block(layout.framed(x), rotation, in_place=True))
+                last_frame = x.clone() if self._is_tapped_before_the_next_frame_block(index) else x
             elif config.scope == "register":
                 x = _among_specials(block, x, layout)
             else:
-                x = block(x, rotation, _planned(plan, layout, layer))
+                x = block(x, rotation, _planned(plan, layout, layer), in_place=True)
                 layer += 1
             if index in self.config.taps:
                 both = torch.cat((last_frame, x), dim=-1).unflatten(1, (layout.frames, layout.per_frame))
                 kept.append(both if order is None else _in_order(both, order.argsort(dim=1)))
         return kept
+
+    def _is_tapped_before_the_next_frame_block(self, index: int) -> bool:
+        scopes = [block.scope for block in self.config.blocks]
+        following = scopes.index("frame", index + 1) if "frame" in scopes[index + 1 :] else len(scopes)
+        return any(index < tap < following for tap in self.config.taps)
 
     def _entering(self, patches: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor | None]:
         """Tokens [B, N, C] with room for the specials, and the order [B, S] their frames were put in (None: as is)."""

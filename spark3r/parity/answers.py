@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from spark3r.models.config import RegisterCamera
 from spark3r.models.heads.camera import Cameras
@@ -58,19 +59,20 @@ _VIEWS: dict[str, dict[str, tuple[str, str]]] = {
 
 @contextmanager
 def _watched(network: Network, views: dict[str, tuple[str, str]]) -> Iterator[dict[str, list[Tensor]]]:
-    """Collects what passes through the named modules."""
+    """Collects copies of what enters or leaves the named modules; they may update their input."""
     seen: dict[str, list[Tensor]] = {}
 
-    def note(name: str, end: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            value = inputs[0] if end == "input" else output
-            seen.setdefault(name, []).append((value if isinstance(value, Tensor) else value[0]).clone())
+    def note(name: str, value: Any) -> None:
+        seen.setdefault(name, []).append((value if isinstance(value, Tensor) else value[0]).clone())
 
-        return hook
+    def watch(module: nn.Module, name: str, end: str) -> RemovableHandle:
+        if end == "input":
+            return module.register_forward_pre_hook(lambda _, inputs: note(name, inputs[0]))
+        return module.register_forward_hook(lambda _, inputs, output: note(name, output))
 
     with ExitStack() as hooks:
         for name, (path, end) in views.items():
-            hooks.callback(network.get_submodule(path).register_forward_hook(note(name, end)).remove)
+            hooks.callback(watch(network.get_submodule(path), name, end).remove)
         yield seen
 
 

@@ -16,8 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from spark3r.errors import CheckpointError
-from spark3r.models.checkpoints import fill
-from spark3r.models.network import Network
+from spark3r.models.checkpoints import fill, skeleton
 from spark3r.parity.answers import Values, answers
 from spark3r.parity.sizes import BUILDERS, Facts
 
@@ -67,7 +66,7 @@ def check(path: Path) -> Parity:
     if family not in BUILDERS:
         raise CheckpointError(f"{path.name}: model {family!r} is not one of {', '.join(BUILDERS)}")
     config, door = BUILDERS[family](facts)
-    network = Network(config).eval().requires_grad_(False)
+    network = skeleton(config).eval().requires_grad_(False)
     fill(network, door.translate(state, config), path.name)
     with torch.inference_mode():
         said = answers(network, family, expected)

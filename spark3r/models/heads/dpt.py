@@ -21,14 +21,17 @@ _LAST_WIDTH = 32  # channels before the last layer at full resolution
 
 
 def add_position(x: Tensor) -> Tensor:
-    """x [F, C, m, n] plus sines and cosines of where each cell stands in an image of the same aspect as the map."""
+    """x [F, C, m, n] plus sines and cosines of where each cell stands in an image of the same aspect as the map;
+    without gradients x itself is updated."""
     *_, channels, rows, columns = x.shape
     diagonal = math.hypot(rows, columns)
     frequency = 100.0 ** -(torch.arange(channels // 4, dtype=torch.float64) / (channels // 4))
     across = _waves(columns, columns / diagonal, frequency).to(x)[:, None, :]  # [C/2, 1, n]
     down = _waves(rows, rows / diagonal, frequency).to(x)[:, :, None]  # [C/2, m, 1]
-    half = channels // 2
-    return torch.cat((x[:, :half] + across, x[:, half:] + down), dim=1)
+    x = x.clone() if torch.is_grad_enabled() else x
+    x[:, : channels // 2] += across
+    x[:, channels // 2 :] += down
+    return x
 
 
 def _waves(cells: int, extent: float, frequency: Tensor) -> Tensor:

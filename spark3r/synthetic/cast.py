@@ -13,10 +13,12 @@ from torch import Tensor
 NEAR = 0.03  # metres; a camera inside a solid looks through it
 FAR = 1e4
 
+Vector = tuple[Tensor, Tensor, Tensor]  # x, y, z apart, each [F, R], so that arithmetic stays elementwise
+
 
 def hit_room(
     origin: Tensor,  # [F, 3]
-    direction: tuple[Tensor, Tensor, Tensor],  # 3 × [F, R]
+    direction: Vector,
     room: Tensor,  # [F, 2, 3]
 ) -> tuple[Tensor, Tensor]:
     """Where rays leave the room: depth [F, R] and wall number (x-, x+, y-, y+, floor, ceiling) as float."""
@@ -36,7 +38,7 @@ def hit_room(
 
 def box_interval(
     origin: Tensor,  # [F, 3] in the frame of the box
-    direction: tuple[Tensor, Tensor, Tensor],
+    direction: Vector,
     box: Tensor,  # [F, 8]
 ) -> tuple[Tensor, Tensor]:
     """Entry and exit [F, R] of rays through one box per frame (entry > exit: missed)."""
@@ -56,7 +58,7 @@ def box_interval(
 
 def round_interval(
     origin: Tensor,  # [F, 3] relative to the centre
-    direction: tuple[Tensor, Tensor, Tensor],
+    direction: Vector,
     solid: Tensor,  # [F, 8]
 ) -> tuple[Tensor, Tensor]:
     """Entry and exit [F, R] of rays through one solid of revolution per frame (entry > exit: missed)."""
@@ -77,16 +79,14 @@ def round_interval(
 def nearest_box(
     depth: Tensor,  # [F, R] best so far
     surface: Tensor,  # [F, R] its number, as float
-    dx: Tensor,
-    dy: Tensor,
-    dz: Tensor,  # [F, R]
+    direction: Vector,
     origins: Tensor,  # [F, K, 3] camera in the frame of each box
     boxes: Tensor,  # [F, K, 8]
     first: Tensor,  # [1] number of the first of them
 ) -> tuple[Tensor, Tensor]:
     """Let K boxes compete with the nearest surface so far."""
     for k in range(boxes.shape[1]):
-        near, far = box_interval(origins[:, k], (dx, dy, dz), boxes[:, k])
+        near, far = box_interval(origins[:, k], direction, boxes[:, k])
         nearer = (near < far) & (near < depth) & (near > NEAR)
         surface = torch.where(nearer, first + k, surface)
         depth = torch.where(nearer, near, depth)
@@ -94,11 +94,11 @@ def nearest_box(
 
 
 def nearest_round(
-    depth: Tensor, surface: Tensor, dx: Tensor, dy: Tensor, dz: Tensor, origins: Tensor, solids: Tensor, first: Tensor
+    depth: Tensor, surface: Tensor, direction: Vector, origins: Tensor, solids: Tensor, first: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The same for K solids of revolution."""
     for k in range(solids.shape[1]):
-        near, far = round_interval(origins[:, k], (dx, dy, dz), solids[:, k])
+        near, far = round_interval(origins[:, k], direction, solids[:, k])
         nearer = (near < far) & (near < depth) & (near > NEAR)
         surface = torch.where(nearer, first + k, surface)
         depth = torch.where(nearer, near, depth)
@@ -108,23 +108,20 @@ def nearest_round(
 def shade_by_casters(
     light: Tensor,  # [F, R] share of the key light that arrives
     sky: Tensor,  # [F, R] share of the ambient light that arrives
-    px: Tensor,
-    py: Tensor,
-    pz: Tensor,  # [F, R] lit points
-    nx: Tensor,
-    ny: Tensor,
-    nz: Tensor,  # [F, R] their normals
+    point: Vector,  # lit points
+    normal: Vector,
     key: Tensor,  # [F, 3] position of the key light
     casters: Tensor,  # [F, K, 8]
 ) -> tuple[Tensor, Tensor]:
     """Darken by K boxes: soft shadow (a ray that only grazes a box keeps part of its light) and contact shade."""
+    (px, py, pz), (nx, ny, nz) = point, normal
     to_light = (key[:, 0, None] - px, key[:, 1, None] - py, key[:, 2, None] - pz)
     for k in range(casters.shape[1]):
         box = casters[:, k]
         c, s = box[:, 6, None], box[:, 7, None]
         ex, ey, ez = px - box[:, 0, None], py - box[:, 1, None], pz - box[:, 2, None]
         local = (c * ex + s * ey, c * ey - s * ex, ez)
-        normal = (c * nx + s * ny, c * ny - s * nx, nz)
+        facet = (c * nx + s * ny, c * ny - s * nx, nz)
         toward = (c * to_light[0] + s * to_light[1], c * to_light[1] - s * to_light[0], to_light[2])
         near, far = None, None
         distance2, facing = torch.zeros_like(px), torch.zeros_like(px)
@@ -136,7 +133,7 @@ def shade_by_casters(
             far = middle + reach if far is None else torch.minimum(far, middle + reach)
             gap = torch.minimum(torch.maximum(local[axis], -half.abs()), half.abs()) - local[axis]
             distance2 = distance2 + gap * gap
-            facing = facing + gap * normal[axis]
+            facing = facing + gap * facet[axis]
         assert near is not None and far is not None
         chord = torch.minimum(far, torch.ones_like(far)) - near.clamp_min(0.02)
         light = light * (1.0 - (chord * 5.0).clamp(0.0, 1.0))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from . import palette
+from . import finishes, palette
 from .material import Material
 from .palette import Rng
 from .scene import Placement, SceneBuilder
@@ -14,29 +14,29 @@ from .scene import Placement, SceneBuilder
 
 def sofa(b: SceneBuilder, at: Placement, rng: Rng, width: float) -> None:
     """A sofa with its back to y = 0, with cushions."""
-    cloth, depth = palette.fabric(rng), 0.85
+    cloth, depth = finishes.fabric(rng), 0.85
     b.box(at, (0, depth / 2, 0.22), (width, depth, 0.4), cloth, casts=True)
     b.box(at, (0, 0.12, 0.6), (width, 0.24, 0.42), cloth, casts=True)
     for side in (-1, 1):
         b.box(at, (side * (width / 2 - 0.1), depth / 2, 0.5), (0.2, depth, 0.28), cloth)
     for x in rng.uniform(-width / 2 + 0.4, width / 2 - 0.4, int(rng.integers(1, 4))):
-        b.box(at.moved(x, 0.36, 0.0, rng.uniform(-0.4, 0.4)), (0, 0, 0.58), (0.42, 0.14, 0.36), palette.printed(rng))
+        b.box(at.moved(x, 0.36, 0.0, rng.uniform(-0.4, 0.4)), (0, 0, 0.58), (0.42, 0.14, 0.36), finishes.printed(rng))
 
 
 def bed(b: SceneBuilder, at: Placement, rng: Rng, width: float) -> None:
     """A bed with its head at y = 0."""
-    timber = palette.wood(rng)
+    timber = finishes.wood(rng)
     b.box(at, (0, 0.04, 0.55), (width, 0.08, 1.1), timber)
     b.box(at, (0, 1.05, 0.2), (width, 2.0, 0.25), timber, casts=True)
-    b.box(at, (0, 1.05, 0.4), (width - 0.06, 1.96, 0.2), palette.plain(rng, (0.75, 0.73, 0.70)))
-    b.box(at, (0, 1.4, 0.46), (width + 0.04, 1.3, 0.16), palette.fabric(rng))
+    b.box(at, (0, 1.05, 0.4), (width - 0.06, 1.96, 0.2), finishes.plain(rng, (0.75, 0.73, 0.70)))
+    b.box(at, (0, 1.4, 0.46), (width + 0.04, 1.3, 0.16), finishes.fabric(rng))
     for side in (-1, 1):
-        b.box(at, (side * width / 4, 0.3, 0.56), (width * 0.4, 0.4, 0.14), palette.fabric(rng))
+        b.box(at, (side * width / 4, 0.3, 0.56), (width * 0.4, 0.4, 0.14), finishes.fabric(rng))
 
 
 def table(b: SceneBuilder, at: Placement, rng: Rng, size: tuple[float, float, float], plain_legs: bool = False) -> None:
     """A table of the given width, depth and height, centred at the placement."""
-    timber = palette.wood(rng)
+    timber = finishes.wood(rng)
     wide, deep, high = size
     b.box(at, (0, 0, high - 0.02), (wide, deep, 0.045), timber, casts=True)
     leg = replace(timber, grain_u=20.0, grain_v=3.0)
@@ -51,7 +51,7 @@ def table(b: SceneBuilder, at: Placement, rng: Rng, size: tuple[float, float, fl
 
 def round_table(b: SceneBuilder, at: Placement, rng: Rng, radius: float, high: float) -> None:
     """A round table on one foot."""
-    timber = palette.wood(rng)
+    timber = finishes.wood(rng)
     b.cylinder(at, (0, 0, high - 0.02), radius, 0.045, timber)
     b.cylinder(at, (0, 0, high / 2), 0.06, high - 0.06, timber)
     b.cast(at, (0, 0, high - 0.02), (1.6 * radius, 1.6 * radius, 0.04))
@@ -67,7 +67,7 @@ def chair(b: SceneBuilder, at: Placement, rng: Rng, timber: Material, seat: Mate
 
 def shelf(b: SceneBuilder, at: Placement, rng: Rng, width: float, high: float) -> None:
     """A bookcase against y = 0, with rows of books and things."""
-    timber, depth = palette.wood(rng, along_u=False), 0.32
+    timber, depth = finishes.wood(rng, along_u=False), 0.32
     b.box(at, (0, 0.05, high / 2), (width, 0.1, high), timber, casts=True)
     for side in (-1, 1):
         b.box(at, (side * (width / 2 - 0.015), depth / 2, high / 2), (0.03, depth, high), timber)
@@ -78,16 +78,16 @@ def shelf(b: SceneBuilder, at: Placement, rng: Rng, width: float, high: float) -
         share = rng.uniform(0.45, 0.95)
         tall = rng.uniform(0.2, 0.3)
         left = (share - 1) * (width - 0.08) / 2 * rng.choice((-1, 1))
-        b.box(at, (left, 0.19, z + 0.015 + tall / 2), (share * (width - 0.08), 0.2, tall), palette.books(rng))
+        b.box(at, (left, 0.19, z + 0.015 + tall / 2), (share * (width - 0.08), 0.2, tall), finishes.books(rng))
     b.box(at, (0, depth / 2, high), (width, depth, 0.03), timber)
 
 
 def cabinet(b: SceneBuilder, at: Placement, rng: Rng, size: tuple[float, float, float]) -> None:
     """A wardrobe, dresser or kitchen block against y = 0, with door lines."""
     wide, deep, high = size
-    base = palette.wood(rng, along_u=bool(rng.random() < 0.5))
+    base = finishes.wood(rng, along_u=bool(rng.random() < 0.5))
     if rng.random() < 0.4:
-        base = palette.plain(rng, palette.pick(rng, palette.WALL_PAINT))
+        base = finishes.plain(rng, palette.pick(rng, palette.WALL_PAINT))
     rows = int(rng.integers(1, 4)) if high < 1.3 else 1
     columns = max(1, round(wide / 0.55))
     front = replace(
@@ -115,16 +115,16 @@ def television(b: SceneBuilder, at: Placement, rng: Rng) -> None:
 def plant(b: SceneBuilder, at: Placement, rng: Rng) -> None:
     """A pot with a bush."""
     size = rng.uniform(0.7, 1.2)
-    pot = palette.plain(rng, (0.5, 0.25, 0.16) if rng.random() < 0.5 else (0.7, 0.7, 0.7))
+    pot = finishes.plain(rng, (0.5, 0.25, 0.16) if rng.random() < 0.5 else (0.7, 0.7, 0.7))
     b.cylinder(at, (0, 0, 0.17 * size), 0.13 * size, 0.34 * size, pot, top_radius=0.18 * size)
-    b.ellipsoid(at, (0, 0, 0.78 * size), 0.3 * size, 0.45 * size, palette.foliage(rng))
+    b.ellipsoid(at, (0, 0, 0.78 * size), 0.3 * size, 0.45 * size, finishes.foliage(rng))
 
 
 def floor_lamp(b: SceneBuilder, at: Placement, rng: Rng) -> None:
     """A standing lamp with a conical shade."""
-    metal = palette.plain(rng, (0.2, 0.2, 0.2))
+    metal = finishes.plain(rng, (0.2, 0.2, 0.2))
     b.cylinder(at, (0, 0, 0.75), 0.02, 1.5, metal)
-    cloth = replace(palette.plain(rng, (0.85, 0.78, 0.62)), glow=0.6)
+    cloth = replace(finishes.plain(rng, (0.85, 0.78, 0.62)), glow=0.6)
     b.cylinder(at, (0, 0, 1.5), 0.22, 0.3, cloth, top_radius=0.15)
 
 
@@ -145,22 +145,22 @@ def thing(b: SceneBuilder, at: Placement, rng: Rng, scale: float = 1.0) -> None:
         for _ in range(int(rng.integers(1, 4))):
             high = rng.uniform(0.025, 0.05)
             turned = at.moved(0, 0, 0, rng.uniform(-0.5, 0.5))
-            b.box(turned, (0, 0, z + high / 2), (0.24 * s, 0.17 * s, high), palette.printed(rng), casts=z == 0.0)
+            b.box(turned, (0, 0, z + high / 2), (0.24 * s, 0.17 * s, high), finishes.printed(rng), casts=z == 0.0)
             z += high
     elif kind < 0.46:
         high = rng.uniform(0.1, 0.3) * s
         size = (rng.uniform(0.1, 0.22) * s, rng.uniform(0.07, 0.18) * s, high)
-        b.box(at, (0, 0, high / 2), size, palette.printed(rng), casts=True)
+        b.box(at, (0, 0, high / 2), size, finishes.printed(rng), casts=True)
     elif kind < 0.62:
         r = rng.uniform(0.06, 0.12) * s
-        b.ellipsoid(at, (0, 0, r), r, r, palette.banded(rng))
+        b.ellipsoid(at, (0, 0, r), r, r, finishes.banded(rng))
         b.cast(at, (0, 0, r), (1.3 * r, 1.3 * r, 1.6 * r))
     elif kind < 0.8:
         r, high = rng.uniform(0.035, 0.07) * s, rng.uniform(0.1, 0.24) * s
-        b.cylinder(at, (0, 0, high / 2), r, high, palette.printed(rng))
+        b.cylinder(at, (0, 0, high / 2), r, high, finishes.printed(rng))
         b.cast(at, (0, 0, high / 2), (1.6 * r, 1.6 * r, high))
     else:
         r, high = rng.uniform(0.05, 0.08) * s, rng.uniform(0.18, 0.32) * s
         swell = rng.uniform(-0.6, 0.5)
-        b.round(at, (0, 0, high / 2), (r * r, 0.0, -swell * (2 * r / high) ** 2), high, palette.banded(rng))
+        b.round(at, (0, 0, high / 2), (r * r, 0.0, -swell * (2 * r / high) ** 2), high, finishes.banded(rng))
         b.cast(at, (0, 0, high / 2), (1.5 * r, 1.5 * r, high))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import cast, shade
-from .material import column
+from .cast import Vector
 from .scene import BOXES, WALLS, Scenes
 
 CHUNK = 8  # solids per compiled call
@@ -48,7 +49,7 @@ def sample_offsets(samples: int) -> list[tuple[float, float]]:
     return patterns[samples]
 
 
-def ray_directions(cameras: Cameras, height: int, width: int, samples: int) -> tuple[Tensor, Tensor, Tensor]:
+def ray_directions(cameras: Cameras, height: int, width: int, samples: int) -> Vector:
     """World directions with camera z = 1, 3 × [F, samples·H·W]."""
     device = cameras.intrinsics.device
     v, u = torch.meshgrid(
@@ -62,7 +63,8 @@ def ray_directions(cameras: Cameras, height: int, width: int, samples: int) -> t
     x = (us - k[:, 0, 2, None]) / k[:, 0, 0, None]
     y = (vs - k[:, 1, 2, None]) / k[:, 1, 1, None]
     r = cameras.world_from_camera[:, :3, :3]
-    return tuple(r[:, i, 0, None] * x + r[:, i, 1, None] * y + r[:, i, 2, None] for i in range(3))  # type: ignore[return-value]  # a tuple of three by construction
+    dx, dy, dz = (r[:, i, 0, None] * x + r[:, i, 1, None] * y + r[:, i, 2, None] for i in range(3))
+    return dx, dy, dz
 
 
 def visible_first(
@@ -128,7 +130,7 @@ def _seen(scenes: Scenes, cameras: Cameras, height: int, width: int) -> _View:
     )  # fmt: skip
 
 
-def _meet(view: _View, direction: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _meet(view: _View, direction: Vector) -> tuple[Tensor, Tensor]:
     """Depth and surface number, both [F, R] float."""
     depth, surface = _fast(cast.hit_room)(view.origin, direction, view.room)
     x, y, z = (view.origin[:, None] - view.boxes[..., :3]).unbind(-1)
@@ -138,44 +140,50 @@ def _meet(view: _View, direction: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor
         part = slice(start, start + CHUNK)
         first = torch.full((1,), float(WALLS + start), device=depth.device)
         depth, surface = _fast(cast.nearest_box)(
-            depth, surface, *direction, local[:, part].contiguous(), view.boxes[:, part].contiguous(), first
+            depth, surface, direction, local[:, part].contiguous(), view.boxes[:, part].contiguous(), first
         )
     offset = view.origin[:, None] - view.rounds[..., :3]
     for start in range(0, view.rounds_in_view, CHUNK):
         part = slice(start, start + CHUNK)
         first = torch.full((1,), float(WALLS + BOXES + start), device=depth.device)
         depth, surface = _fast(cast.nearest_round)(
-            depth, surface, *direction, offset[:, part].contiguous(), view.rounds[:, part].contiguous(), first
+            depth, surface, direction, offset[:, part].contiguous(), view.rounds[:, part].contiguous(), first
         )
     return depth, surface
 
 
-def _surface(
-    depth: Tensor,
-    surface: Tensor,
-    dx: Tensor,
-    dy: Tensor,
-    dz: Tensor,
-    origin: Tensor,
-    geometry: Tensor,
-    materials: Tensor,
-    room: Tensor,
-    lights: Tensor,
-    focal: Tensor,
-) -> tuple[Tensor, ...]:
-    """Points, normals, colours, and light before shadow; one elementwise pass."""
+class _Look(NamedTuple):
+    """Surfaces under the rays before shadows fall on them."""
+
+    facet: shade.Facet
+    colour: Vector
+    glow: Tensor  # [F, R]
+    arriving: shade.Arriving
+
+
+def _look(
+    depth: Tensor,  # [F, R]
+    surface: Tensor,  # [F, R]
+    origin: Tensor,  # [F, 3]
+    direction: Vector,
+    tables: tuple[Tensor, Tensor, Tensor, Tensor],  # geometry, materials, room, lights of each frame
+    focal: Tensor,  # [F] samples per radian
+) -> _Look:
+    """Points, normals, colours and light in one elementwise pass."""
+    geometry, materials, room, lights = tables
     frame = torch.arange(depth.shape[0], device=depth.device)[:, None]
     index = surface.to(torch.int64)
-    met, material = geometry[frame, index], materials[frame, index]
-    px, py, pz = (origin[:, i, None] + depth * d for i, d in enumerate((dx, dy, dz)))
-    nx, ny, nz, u, v = shade.surface_frame(met, shade.is_wall(surface), surface >= WALLS + BOXES, px, py, pz)
+    material = materials[frame, index]
+    (dx, dy, dz), (ox, oy, oz) = direction, (origin[:, i, None] for i in range(3))
+    facet = shade.facet_at(geometry[frame, index], surface, (ox + depth * dx, oy + depth * dy, oz + depth * dz))
+    nx, ny, nz = facet.normal
     slant = (nx * dx + ny * dy + nz * dz).abs() * torch.rsqrt(dx * dx + dy * dy + dz * dz)
     footprint = depth / focal[:, None] / slant.clamp_min(0.15).sqrt()
-    r, g, b = shade.albedo(material, u, v, footprint)
-    key = shade.lit(px, py, pz, nx, ny, nz, lights[:, 0])
-    fill = shade.lit(px, py, pz, nx, ny, nz, lights[:, 1])
-    sky = shade.corner_shade(px, py, pz, nx, ny, nz, room)
-    return px, py, pz, nx, ny, nz, r, g, b, material[..., column("glow")], key, fill, sky
+    arriving = shade.Arriving(
+        shade.lit(facet, lights[:, 0]), shade.lit(facet, lights[:, 1]), shade.corner_shade(facet, room)
+    )
+    colour = shade.albedo(material, facet.u, facet.v, footprint)
+    return _Look(facet, colour, shade.field_of(material, "glow"), arriving)
 
 
 def render(scenes: Scenes, cameras: Cameras, height: int, width: int, samples: int = 2) -> tuple[Tensor, Tensor]:
@@ -214,20 +222,23 @@ def _render_group(scenes: Scenes, cameras: Cameras, height: int, width: int, sam
     depth, surface = _meet(view, direction)
     lights, ambient = scenes.lights[cameras.scene], scenes.ambient[cameras.scene]
     focal = cameras.intrinsics[:, 0, 0] * samples**0.5
-    px, py, pz, nx, ny, nz, r, g, b, glow, key, fill, sky = _fast(_surface)(
-        depth, surface, *direction, view.origin, view.geometry, view.materials, view.room, lights, focal
-    )
-    casters = scenes.casters[cameras.scene]
-    open_share = torch.ones_like(key)
-    position = lights[:, 0, :3].contiguous()
-    for start in range(0, casters.shape[1], CHUNK // 2):
-        some = casters[:, start : start + CHUNK // 2].contiguous()
-        if bool((some[..., 3] > 0).any()):
-            open_share, sky = _fast(cast.shade_by_casters)(open_share, sky, px, py, pz, nx, ny, nz, position, some)
-    rgb = _fast(shade.radiance)((r, g, b), glow, key * open_share, sky, fill, nz, lights, ambient)
+    tables = (view.geometry, view.materials, view.room, lights)
+    look: _Look = _fast(_look)(depth, surface, view.origin, direction, tables, focal)
+    arriving = _shadowed(look, lights[:, 0, :3].contiguous(), scenes.casters[cameras.scene])
+    rgb = _fast(shade.radiance)(look.colour, look.glow, arriving, look.facet.normal[2], lights, ambient)
     shape = (len(cameras.scene), samples, height, width)
     image = torch.stack([channel.reshape(shape).mean(1) for channel in rgb], 1)
     return image, centre_depth(depth.reshape(shape), surface.reshape(shape))
+
+
+def _shadowed(look: _Look, key: Tensor, casters: Tensor) -> shade.Arriving:
+    """The light that is left when casters [F, K, 8] stand between a surface and the key light [F, 3] or the sky."""
+    share, sky = torch.ones_like(look.glow), look.arriving.sky
+    for start in range(0, casters.shape[1], CHUNK // 2):
+        some = casters[:, start : start + CHUNK // 2].contiguous()
+        if bool((some[..., 3] > 0).any()):
+            share, sky = _fast(cast.shade_by_casters)(share, sky, look.facet.point, look.facet.normal, key, some)
+    return shade.Arriving(look.arriving.key * share, look.arriving.fill, sky)
 
 
 def centre_depth(depth: Tensor, surface: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import furniture, palette
+from . import finishes, furniture, palette
 from .material import Material
 from .palette import Rng
 from .scene import Placement, SceneBuilder
@@ -21,15 +21,15 @@ def wall_place(size: tuple[float, float, float], wall: int, along: float) -> Pla
 
 def empty_room(rng: Rng, size: tuple[float, float, float]) -> SceneBuilder:
     """Walls, floor, ceiling and light; nothing in it."""
-    paint, accent = palette.plaster(rng), palette.plaster(rng)
+    paint, accent = finishes.plaster(rng), finishes.plaster(rng)
     walls = [paint] * 4
     walls[int(rng.integers(4))] = accent
     if rng.random() < 0.5:
-        walls[int(rng.integers(4))] = palette.plaster(rng)
+        walls[int(rng.integers(4))] = finishes.plaster(rng)
     ceiling = Material(
         (0.78, 0.77, 0.75), (0.66, 0.66, 0.65), mix=0.7, mix_scale=0.7, grain=0.06, salt=palette.salt(rng)
     )
-    order = [walls[0], walls[1], walls[2], walls[3], palette.floor(rng), ceiling]
+    order = [walls[0], walls[1], walls[2], walls[3], finishes.floor(rng), ceiling]
     salted = [Material(**{**m.__dict__, "salt": m.salt + 101 * i}) for i, m in enumerate(order)]
     builder = SceneBuilder(size, salted)
     warm = rng.uniform(0.0, 1.0)
@@ -48,16 +48,16 @@ def openings(b: SceneBuilder, rng: Rng) -> tuple[int, float]:
     length = size[0] if door_wall % 2 == 0 else size[1]
     door_along = rng.choice((-1, 1)) * (length / 2 - 0.75)
     at = wall_place(size, door_wall, door_along)
-    b.box(at, (0, 0.02, 1.03), (0.95, 0.05, 2.08), palette.wood(rng, along_u=False))
-    b.box(at, (0, 0.03, 1.0), (0.82, 0.06, 2.0), palette.door(rng, 0.82, 2.0))
+    b.box(at, (0, 0.02, 1.03), (0.95, 0.05, 2.08), finishes.wood(rng, along_u=False))
+    b.box(at, (0, 0.03, 1.0), (0.82, 0.06, 2.0), finishes.door(rng, 0.82, 2.0))
     window_wall = (door_wall + int(rng.integers(1, 4))) % 4
     for wall in range(4):
         length = size[0] if wall % 2 == 0 else size[1]
         if wall == window_wall:
             wide, high = rng.uniform(1.1, min(2.4, length - 1.2)), rng.uniform(1.1, 1.5)
             at = wall_place(size, wall, rng.uniform(-0.4, 0.4))
-            b.box(at, (0, 0.0, 1.55), (wide + 0.14, 0.1, high + 0.14), palette.plain(rng, (0.75, 0.74, 0.72)))
-            b.box(at, (0, 0.01, 1.55), (wide, 0.1, high), palette.window(rng, wide, high))
+            b.box(at, (0, 0.0, 1.55), (wide + 0.14, 0.1, high + 0.14), finishes.plain(rng, (0.75, 0.74, 0.72)))
+            b.box(at, (0, 0.01, 1.55), (wide, 0.1, high), finishes.window(rng, wide, high))
             x, y, z = at.at(0, 0.5, 1.7)
             day = rng.uniform(0.45, 0.9)
             b.lights.insert(int(rng.random() < 0.7) ^ 1, (x, y, z, 0.9 * day, day, 1.08 * day))
@@ -73,7 +73,7 @@ def pictures(b: SceneBuilder, rng: Rng, wall: int, length: float, avoid: float |
             continue
         wide, high = rng.uniform(0.4, 1.0), rng.uniform(0.35, 0.8)
         at = wall_place(b.size, wall, slot + rng.uniform(-0.15, 0.15))
-        b.box(at, (0, 0.015, rng.uniform(1.45, 1.75)), (wide, 0.03, high), palette.painting(rng, wide, high))
+        b.box(at, (0, 0.015, rng.uniform(1.45, 1.75)), (wide, 0.03, high), finishes.painting(rng, wide, high))
 
 
 def along_walls(b: SceneBuilder, rng: Rng, door_wall: int, door_along: float, pieces: int) -> None:
@@ -127,7 +127,7 @@ def piece(b: SceneBuilder, rng: Rng, kind: str, at: Placement, wide: float) -> N
     else:
         furniture.table(b, at.moved(0, 0.36), rng, (wide, 0.65, 0.74), plain_legs=True)
         furniture.things(b, at.moved(0, 0.36, 0.745), rng, wide * 0.8, 0.3, 3)
-        furniture.chair(b, at.moved(0, 0.95, 0.0, np.pi), rng, palette.wood(rng), palette.fabric(rng))
+        furniture.chair(b, at.moved(0, 0.95, 0.0, np.pi), rng, finishes.wood(rng), finishes.fabric(rng))
 
 
 def furnished_room(rng: Rng) -> SceneBuilder:
@@ -138,7 +138,7 @@ def furnished_room(rng: Rng) -> SceneBuilder:
     along_walls(b, rng, door_wall, door_along, int(rng.integers(4, 8)))
     middle = Placement(rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5), rng.uniform(-0.3, 0.3))
     if rng.random() < 0.7:
-        b.box(middle, (0, 0, 0.006), (rng.uniform(1.6, 2.6), rng.uniform(1.2, 2.0), 0.012), palette.rug(rng))
+        b.box(middle, (0, 0, 0.006), (rng.uniform(1.6, 2.6), rng.uniform(1.2, 2.0), 0.012), finishes.rug(rng))
     kind = rng.random()
     if kind < 0.4:
         furniture.table(
@@ -164,7 +164,7 @@ def dining(b: SceneBuilder, middle: Placement, rng: Rng) -> None:
         furniture.round_table(b, middle, rng, wide / 2.4, TABLE_HEIGHT)
     else:
         furniture.table(b, middle, rng, (wide, deep, TABLE_HEIGHT))
-    timber, seat = palette.wood(rng), palette.fabric(rng)
+    timber, seat = finishes.wood(rng), finishes.fabric(rng)
     for k in range(int(rng.integers(1, 4))):
         side = (0.0, np.pi, np.pi / 2)[k]
         reach = (deep if k < 2 else wide) / 2 + 0.15
@@ -184,7 +184,7 @@ def laid_table(rng: Rng) -> SceneBuilder:
         furniture.table(b, middle, rng, (rng.uniform(1.0, 1.5), rng.uniform(0.7, 1.0), TABLE_HEIGHT))
     top = middle.moved(0, 0, TABLE_HEIGHT + 0.003)
     if rng.random() < 0.4:
-        b.box(top, (0, 0, 0.002), (0.7, 0.45, 0.004), palette.rug(rng))
+        b.box(top, (0, 0, 0.002), (0.7, 0.45, 0.004), finishes.rug(rng))
         top = top.moved(0, 0, 0.004)
     for row in (-0.24, 0.0, 0.24):
         furniture.things(b, top.moved(0, row), rng, 0.85, 0.1, int(rng.integers(2, 4)), scale=1.0)
@@ -205,7 +205,7 @@ def two_rooms(rng: Rng) -> SceneBuilder:
     """Two furnished rooms side by side along x, with an open doorway in the wall between them."""
     size = (rng.uniform(8.6, 9.4), rng.uniform(4.0, 4.6), rng.uniform(2.5, 2.7))
     b = empty_room(rng, size)
-    paint = palette.plaster(rng)
+    paint = finishes.plaster(rng)
     for side in (-1, 1):
         wide = size[1] / 2 - 0.5
         b.box(Placement(0, side * (0.5 + wide / 2)), (0, 0, size[2] / 2), (0.14, wide, size[2]), paint, casts=True)
@@ -214,9 +214,9 @@ def two_rooms(rng: Rng) -> SceneBuilder:
     along_walls(b, rng, door_wall, door_along, 8)
     for x in (-1, 1):
         spot = Placement(x * size[0] / 4 + rng.uniform(-0.4, 0.4), rng.uniform(-0.3, 0.3), rng.uniform(-0.2, 0.2))
-        b.box(spot, (0, 0, 0.006), (rng.uniform(1.4, 2.0), rng.uniform(1.1, 1.6), 0.012), palette.rug(rng))
+        b.box(spot, (0, 0, 0.006), (rng.uniform(1.4, 2.0), rng.uniform(1.1, 1.6), 0.012), finishes.rug(rng))
         for side in (-1, 1):
             wide, high = rng.uniform(0.4, 0.8), rng.uniform(0.4, 0.7)
             hung = Placement(0.085 * x, side * rng.uniform(1.1, 1.5), -x * np.pi / 2)
-            b.box(hung, (0, 0, 1.55), (wide, 0.03, high), palette.painting(rng, wide, high))
+            b.box(hung, (0, 0, 1.55), (wide, 0.03, high), finishes.painting(rng, wide, high))
     return b

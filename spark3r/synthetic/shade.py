@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+from .cast import Vector
 from .material import column
-from .scene import WALLS
+from .scene import BOXES, WALLS
 
 OCTAVES = 3
 
@@ -32,22 +35,29 @@ def value_noise(u: Tensor, v: Tensor, salt: Tensor) -> Tensor:
     return 2.0 * torch.lerp(low, high, b) - 1.0
 
 
-def surface_frame(
+class Facet(NamedTuple):
+    """The surface at the points where rays meet it."""
+
+    point: Vector  # world, metres
+    normal: Vector  # world
+    u: Tensor  # [F, R] surface coordinates, metres
+    v: Tensor
+
+
+def facet_at(
     geometry: Tensor,  # [F, R, 8] of the surface met
-    inward: Tensor,  # [F, R] true for walls
-    is_round: Tensor,  # [F, R]
-    px: Tensor,
-    py: Tensor,
-    pz: Tensor,  # [F, R] world points
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """World normal (3 × [F, R]) and surface coordinates u, v in metres."""
+    surface: Tensor,  # [F, R] its number
+    point: Vector,
+) -> Facet:
+    """Normal and surface coordinates; walls face inward, solids outward."""
+    is_round = surface >= WALLS + BOXES
     cx, cy, cz, ga, gb, gc, c, s = geometry.unbind(-1)
-    ex, ey, z = px - cx, py - cy, pz - cz
+    ex, ey, z = point[0] - cx, point[1] - cy, point[2] - cz
     x, y = c * ex + s * ey, c * ey - s * ex
     rx, ry, rz = (x / ga).abs(), (y / gb).abs(), (z / gc).abs()
     on_x = (rx >= ry) & (rx >= rz)
     on_y = ~on_x & (ry >= rz)
-    side = torch.where(inward, -1.0, 1.0)
+    side = torch.where(surface < WALLS, -1.0, 1.0)
     bx = torch.where(on_x, side * x.sign(), 0.0)
     by = torch.where(on_y, side * y.sign(), 0.0)
     bz = torch.where(on_x | on_y, 0.0, side * z.sign())
@@ -58,118 +68,119 @@ def surface_frame(
     nx = torch.where(is_round, torch.where(cap, 0.0, x * scale), bx)
     ny = torch.where(is_round, torch.where(cap, 0.0, y * scale), by)
     nz = torch.where(is_round, torch.where(cap, z.sign(), slope * scale), bz)
-    radius = (x * x + y * y).sqrt()
-    around = torch.atan2(y, x) * radius
+    around = torch.atan2(y, x) * (x * x + y * y).sqrt()
     u = torch.where(is_round, torch.where(cap, x, around), torch.where(on_x, y, x))
     v = torch.where(is_round, torch.where(cap, y, z), torch.where(on_x | on_y, z, y))
-    return c * nx - s * ny, s * nx + c * ny, nz, u, v
+    return Facet(point, (c * nx - s * ny, s * nx + c * ny, nz), u, v)
+
+
+class Cells(NamedTuple):
+    """Which tile, plank or book spine a point lies on, all [F, R]."""
+
+    column: Tensor  # int32
+    row: Tensor  # int32
+    joint: Tensor  # share of the point's surroundings that is joint, 0..1
+    seen: Tensor  # how clearly single cells are seen, 0 (far too small) to 1
+
+
+def field_of(material: Tensor, name: str) -> Tensor:
+    """One number of the materials [F, R, M], as [F, R]."""
+    return material[..., column(name)]
+
+
+def cells_at(material: Tensor, u: Tensor, v: Tensor, footprint: Tensor) -> Cells:
+    """The pattern of joints at surface coordinates u, v."""
+    salt = field_of(material, "salt").to(torch.int32)
+    cell_u, cell_v = field_of(material, "cell_u"), field_of(material, "cell_v")
+    across = (v - field_of(material, "origin_v")) / cell_v
+    row = across.floor()
+    number = row.to(torch.int32)
+    shift = field_of(material, "stagger")
+    shift = torch.where(shift > 0.9, fraction_hash(number, number + 7, salt), shift * (number & 1).float())
+    along = (u - field_of(material, "origin_u")) / cell_u + shift
+    to_u = (0.5 - (along - along.floor() - 0.5).abs()) * cell_u
+    to_v = (0.5 - (across - row - 0.5).abs()) * cell_v
+    width = field_of(material, "line")
+    joint = ((width - torch.minimum(to_u, to_v)) / footprint + 0.5).clamp(0.0, 1.0)
+    joint = joint * (2.0 * width / footprint).clamp(0.0, 1.0)
+    seen = 1.0 / (1.0 + (footprint / torch.minimum(cell_u, cell_v) * 1.5) ** 4)
+    return Cells(along.floor().to(torch.int32), number, joint, seen)
 
 
 def albedo(
     material: Tensor,  # [F, R, Material.size()]
-    u: Tensor,
-    v: Tensor,  # [F, R] metres
+    u: Tensor,  # [F, R] metres
+    v: Tensor,
     footprint: Tensor,  # [F, R] metres that one sample covers on the surface
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Surface colour (3 × [F, R]); detail finer than the footprint fades out."""
-
-    def get(name: str) -> Tensor:
-        return material[..., column(name)]
-
-    salt = get("salt").to(torch.int32)
-    cell_u, cell_v = get("cell_u"), get("cell_v")
-    cv = (v - get("origin_v")) / cell_v
-    row = cv.floor()
-    irow = row.to(torch.int32)
-    shift = get("stagger")
-    shift = torch.where(shift > 0.9, fraction_hash(irow, irow + 7, salt), shift * (irow & 1).float())
-    cu = (u - get("origin_u")) / cell_u + shift
-    icol = cu.floor().to(torch.int32)
-    edge = torch.minimum((0.5 - (cu - cu.floor() - 0.5).abs()) * cell_u, (0.5 - (cv - row - 0.5).abs()) * cell_v)
-    width = get("line")
-    joint = ((width - edge) / footprint + 0.5).clamp(0.0, 1.0) * (2.0 * width / footprint).clamp(0.0, 1.0)
-    seen = 1.0 / (1.0 + (footprint / torch.minimum(cell_u, cell_v) * 1.5) ** 4)
-    fine = 0.0
-    frequency_u, frequency_v, strength = get("grain_u"), get("grain_v"), 0.5
+) -> Vector:
+    """Surface colour (red, green, blue); detail finer than the footprint fades out."""
+    cells, salt = cells_at(material, u, v, footprint), field_of(material, "salt").to(torch.int32)
+    fine = torch.zeros_like(u)
+    frequency_u, frequency_v, strength = field_of(material, "grain_u"), field_of(material, "grain_v"), 0.5
     for octave in range(OCTAVES):
         gone = torch.maximum(frequency_u, frequency_v) * footprint * 2.0
-        fine = fine + strength / (1.0 + gone**4) * value_noise(
-            u * frequency_u + icol, v * frequency_v + irow, salt + octave
-        )
+        noise = value_noise(u * frequency_u + cells.column, v * frequency_v + cells.row, salt + octave)
+        fine = fine + strength / (1.0 + gone**4) * noise
         frequency_u, frequency_v, strength = frequency_u * 2.1, frequency_v * 2.1, strength * 0.7
-    scale = get("mix_scale")
-    cloud = value_noise(u * scale + 17.3, v * scale + 5.1, salt + 11) + 0.5 * value_noise(
-        u * scale * 2.3, v * scale * 2.3, salt + 12
-    )
-    blend = (0.5 + 0.5 * cloud * get("sharpness")).clamp(0.0, 1.0) * get("mix")
-    bright = 1.0 + get("grain") * fine * 2.0 + get("tint") * seen * (2.0 * fraction_hash(icol, irow, salt + 31) - 1.0)
-    bright = bright * (1.0 - joint * (1.0 - get("line_shade")))
-    hue = get("hue") * seen
+    scale = field_of(material, "mix_scale")
+    cloud = value_noise(u * scale + 17.3, v * scale + 5.1, salt + 11)
+    cloud = cloud + 0.5 * value_noise(u * scale * 2.3, v * scale * 2.3, salt + 12)
+    blend = (0.5 + 0.5 * cloud * field_of(material, "sharpness")).clamp(0.0, 1.0) * field_of(material, "mix")
+    tint = field_of(material, "tint") * cells.seen * (2.0 * fraction_hash(cells.column, cells.row, salt + 31) - 1.0)
+    bright = 1.0 + field_of(material, "grain") * fine * 2.0 + tint
+    bright = bright * (1.0 - cells.joint * (1.0 - field_of(material, "line_shade")))
+    hue = field_of(material, "hue") * cells.seen
     channels = []
     for i in range(3):
         base = torch.lerp(material[..., i], material[..., 3 + i], blend)
-        base = base * (1.0 + hue * (2.0 * fraction_hash(icol, irow, salt + 41 + i) - 1.0))
+        base = base * (1.0 + hue * (2.0 * fraction_hash(cells.column, cells.row, salt + 41 + i) - 1.0))
         channels.append((base * bright).clamp(0.0, 1.0))
     return channels[0], channels[1], channels[2]
 
 
-def corner_shade(
-    px: Tensor,
-    py: Tensor,
-    pz: Tensor,
-    nx: Tensor,
-    ny: Tensor,
-    nz: Tensor,  # [F, R]
-    room: Tensor,  # [F, 2, 3]
-) -> Tensor:
+def corner_shade(facet: Facet, room: Tensor) -> Tensor:  # room: [F, 2, 3]
     """Ambient light [F, R] left by the walls nearby: corners are darker."""
-    sky = torch.ones_like(px)
-    for axis, (p, n) in enumerate(((px, nx), (py, ny), (pz, nz))):
+    sky = torch.ones_like(facet.u)
+    for axis in range(3):
         for end in range(2):
-            gap = (p - room[:, end, axis, None]).abs()
-            sky = sky * (1.0 - 0.38 * (1.0 - n.abs()) / (1.0 + 14.0 * gap * gap))
+            gap = (facet.point[axis] - room[:, end, axis, None]).abs()
+            sky = sky * (1.0 - 0.38 * (1.0 - facet.normal[axis].abs()) / (1.0 + 14.0 * gap * gap))
     return sky
 
 
-def lit(
-    px: Tensor,
-    py: Tensor,
-    pz: Tensor,
-    nx: Tensor,
-    ny: Tensor,
-    nz: Tensor,  # [F, R]
-    light: Tensor,  # [F, 6]
-) -> Tensor:
+def lit(facet: Facet, light: Tensor) -> Tensor:  # light: [F, 6]
     """Share of one lamp's light [F, R] that a surface catches, before shadow and colour."""
+    (px, py, pz), (nx, ny, nz) = facet.point, facet.normal
     lx, ly, lz = light[:, 0, None] - px, light[:, 1, None] - py, light[:, 2, None] - pz
     distance2 = lx * lx + ly * ly + lz * lz
     cosine = (lx * nx + ly * ny + lz * nz) * torch.rsqrt(distance2 + 1e-6)
     return (0.15 + 0.85 * cosine).clamp_min(0.0) / (1.0 + 0.09 * distance2)
 
 
+class Arriving(NamedTuple):
+    """Shares of each source's light that arrive at the points, all [F, R]."""
+
+    key: Tensor
+    fill: Tensor
+    sky: Tensor
+
+
 def radiance(
-    colour: tuple[Tensor, Tensor, Tensor],
-    glow: Tensor,
-    key_share: Tensor,
-    sky: Tensor,
-    fill_share: Tensor,
-    nz: Tensor,  # [F, R]
+    colour: Vector,
+    glow: Tensor,  # [F, R] light given off
+    arriving: Arriving,
+    upward: Tensor,  # [F, R] z of the normal
     lights: Tensor,  # [F, 2, 6]
     ambient: Tensor,  # [F, 3]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Light that reaches the camera, 3 × [F, R], linear."""
-    dome = sky * (0.88 + 0.12 * nz)
+) -> Vector:
+    """Light that reaches the camera (red, green, blue), linear."""
+    dome = arriving.sky * (0.88 + 0.12 * upward)
     out = []
     for i in range(3):
-        arriving = (
+        light = (
             ambient[:, i, None] * dome
-            + lights[:, 0, 3 + i, None] * key_share
-            + lights[:, 1, 3 + i, None] * fill_share * (0.35 + 0.65 * sky)
+            + lights[:, 0, 3 + i, None] * arriving.key
+            + lights[:, 1, 3 + i, None] * arriving.fill * (0.35 + 0.65 * arriving.sky)
         )
-        out.append(colour[i] * (arriving + glow))
+        out.append(colour[i] * (light + glow))
     return out[0], out[1], out[2]
-
-
-def is_wall(surface: Tensor) -> Tensor:
-    """Whether a surface number [F, R] is one of the room's walls."""
-    return surface < WALLS

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from spark3r.errors import InputError
 from spark3r.models.checkpoints import load_model, save_checkpoint
 from spark3r.models.network import Network, build
 
@@ -191,6 +192,8 @@ def train(config: TrainingConfig) -> Learner:
 
     Continues the checkpoint in `config.folder` if there is one.
     """
+    if config.workers > 1 and config.device != "cpu":
+        raise InputError(f"workers={config.workers} on {config.device}: must be 1, only a CPU is shared by processes")
     torch.set_num_threads(config.threads)
     os.environ["SPARK3R_COMPILE"] = "1" if config.compile_renderer else "0"
     record, learner = Record(config), learner_of(config)

@@ -5,12 +5,16 @@ Nothing of this is part of the shipped model.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spark3r.attention import Attention, Kernel
+from spark3r.geometry import matrix_from_quaternion
 from spark3r.models.network import Network
 
 from .losses import rotation_gap
@@ -19,22 +23,25 @@ from .targets import Targets, inverse
 MATCHING_HEAD, REFERENCE_HEAD = 0, 1
 
 
-class MatmulKernel(nn.Module):
-    """Attention as plain matrix products, faster than the fused kernel for training on a CPU; keeps q and k."""
+class WatchedKernel(Kernel):
+    """Stands in for a block's attention kernel while training, and keeps scaled queries and keys if asked.
 
-    def __init__(self, original: nn.Module, keep: bool):
-        super().__init__()
-        self.length_gain: float = original.length_gain  # type: ignore[assignment]  # attribute of spark3r.attention.Kernel
-        self.length_reference: int = original.length_reference  # type: ignore[assignment]
+    On a CPU it works by plain matrix products, which are faster forward and backward than the fused kernel.
+    """
+
+    def __init__(self, original: Kernel, keep: bool):
+        super().__init__(original.length_gain, original.length_reference)
         self.keep = keep
         self.kept: tuple[Tensor, Tensor] | None = None
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # [B, h, N, D]
-        growth = torch.tensor(k.shape[2] / self.length_reference).log().clamp_min(0.0).item()
-        q = q * (q.shape[-1] ** -0.5 * (1.0 + self.length_gain * growth))
+        growth = max(0.0, math.log(k.shape[2] / self.length_reference))
+        scaled = q * (q.shape[-1] ** -0.5 * (1.0 + self.length_gain * growth))
         if self.keep:
-            self.kept = (q, k)
-        return torch.softmax(q @ k.transpose(-1, -2), dim=-1) @ v
+            self.kept = (scaled, k)
+        if q.device.type != "cpu":
+            return super().forward(q, k, v)
+        return torch.softmax(scaled @ k.transpose(-1, -2), dim=-1) @ v
 
 
 @dataclass(frozen=True)
@@ -87,10 +94,12 @@ class Supervision(nn.Module):
         super().__init__()
         self.matching, self.reference, self.auxiliary = matching, reference, auxiliary
         self.patch, self.special = network.config.patch, network.config.tokens.special
-        self.kernels: dict[int, MatmulKernel] = {}
+        self.kernels: dict[int, WatchedKernel] = {}
         for i, block in enumerate(network.trunk.blocks):
-            self.kernels[i] = MatmulKernel(block.attn.kernel, keep=i in matching + reference)  # type: ignore[union-attr, arg-type]  # blocks are Block
-            block.attn.kernel = self.kernels[i]  # type: ignore[union-attr]
+            attention = block.attn
+            assert isinstance(attention, Attention)
+            self.kernels[i] = WatchedKernel(attention.kernel, keep=i in matching + reference)
+            attention.kernel = self.kernels[i]
         self.read: dict[int, Tensor] = {}
         for i in auxiliary:
             network.trunk.blocks[i].register_forward_hook(self._reader(i))
@@ -102,7 +111,9 @@ class Supervision(nn.Module):
             {str(i): nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 7)) for i in auxiliary}
         )
 
-    def _reader(self, index: int):  # a hook as torch wants it
+    def _reader(self, index: int) -> Callable[[nn.Module, tuple, Tensor], None]:
+        """A forward hook that keeps a block's tokens."""
+
         def keep(module: nn.Module, inputs: tuple, output: Tensor) -> None:
             self.read[index] = output
 
@@ -123,7 +134,8 @@ class Supervision(nn.Module):
         """Scaled queries and keys [B, S, special + P, D] of one head."""
         kept = self.kernels[index].kept
         assert kept is not None, "losses() needs a forward pass first"
-        return tuple(x[:, head].unflatten(1, (frames, -1)) for x in kept)  # type: ignore[return-value]  # two
+        q, k = (x[:, head].unflatten(1, (frames, -1)) for x in kept)
+        return q, k
 
     def _matching(self, index: int, matches: Matches, grid: tuple[int, int]) -> Tensor:
         """Within each other frame, the head's attention belongs on the matching patch."""
@@ -166,7 +178,5 @@ class Supervision(nn.Module):
 
 def matrix_of(quaternion: Tensor) -> Tensor:
     """Rotation [..., 3, 3] of a reading [..., 4] whose zero means no turn."""
-    from spark3r.geometry import matrix_from_quaternion
-
     ahead = quaternion.new_tensor([0.0, 0.0, 0.0, 1.0])
     return matrix_from_quaternion(F.pad(quaternion[..., :3], (0, 1)) + ahead + F.pad(quaternion[..., 3:], (3, 0)))

@@ -20,7 +20,7 @@ from spark3r.training.supervise import matches_of
 from spark3r.training.targets import Targets, targets_of, world_points
 
 BLOCKS = (BlockConfig("frame", layer_scale=False), BlockConfig("global", layer_scale=False)) * 2
-SMALL = replace(MINI_CONFIG, width=48, heads=2, head_width=16, blocks=BLOCKS, taps=(1, 3))
+SMALL = replace(MINI_CONFIG, width=48, heads=2, blocks=BLOCKS, taps=(1, 3))
 TINY = TrainingConfig(
     folder=Path("unused"), model=SMALL, matching_layers=(1,), reference_layers=(3,), auxiliary_layers=(1,), steps=4,
     height=32, width=48, frames_per_step=4, samples_per_pixel=1, autocast=False, compile_renderer=False, reuse=1,

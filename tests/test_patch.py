@@ -144,9 +144,7 @@ def test_the_first_frame_of_the_reordered_clip_is_kept(monkeypatch: pytest.Monke
     model = hosts.DepthAnything3Net().eval().requires_grad_(False)
     contexts: list[Tensor] = []
     project = patch._project
-    monkeypatch.setattr(
-        patch, "_project", lambda attn, x_q, x_kv: (contexts.append(x_kv), project(attn, x_q, x_kv))[1]
-    )
+    monkeypatch.setattr(patch, "_project", lambda attn, x_q, x_kv: (contexts.append(x_kv), project(attn, x_q, x_kv))[1])
     inputs: list[Tensor] = []
     first = part(model, "backbone.pretrained.blocks.3")
     watch = first.norm1.register_forward_hook(lambda m, a, y: inputs.append(y))

@@ -2,10 +2,13 @@
 
 from typing import Protocol
 
+from spark3r.commands.benchmark import Benchmark
 from spark3r.commands.compare import Compare
 from spark3r.commands.evaluate import Evaluate
 from spark3r.commands.models import Models
+from spark3r.commands.probe import ProbeLayers
 from spark3r.commands.reconstruct import Reconstruct
+from spark3r.commands.sensitivity import Sensitivity
 from spark3r.commands.train import Train
 
 
@@ -19,9 +22,23 @@ class Command(Protocol):
 COMMANDS: dict[str, type[Command]] = {
     "reconstruct": Reconstruct,
     "compare": Compare,
+    "benchmark": Benchmark,
+    "sensitivity": Sensitivity,
+    "probe": ProbeLayers,
     "evaluate": Evaluate,
     "models": Models,
     "train": Train,
 }
 
-__all__ = ["COMMANDS", "Command", "Compare", "Evaluate", "Models", "Reconstruct", "Train"]
+__all__ = [
+    "COMMANDS",
+    "Benchmark",
+    "Command",
+    "Compare",
+    "Evaluate",
+    "Models",
+    "ProbeLayers",
+    "Reconstruct",
+    "Sensitivity",
+    "Train",
+]

@@ -1,0 +1,94 @@
+"""Pictures of measured rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from spark3r.errors import InputError
+from spark3r.files import replacing
+
+STAGES = ("encoder", "frame_attention", "global_attention", "matching", "heads")
+COLOURS = ("#8da0cb", "#66c2a5", "#fc8d62", "#e78ac3", "#b3b3b3")
+METRICS = {
+    "abs_rel": "depth: AbsRel",
+    "ate_relative": "cameras: ATE / path",
+    "accuracy": "cloud: accuracy / diagonal",
+}
+
+
+def draw_speed(rows: Sequence[dict[str, Any]], path: Path, caption: str) -> None:
+    """Seconds against the number of frames for every schedule, and where the time goes at the longest clip."""
+    plot = _pyplot()
+    measured = [row for row in rows if "skipped" not in row]
+    names = list(dict.fromkeys(row["schedule"] for row in measured))
+    figure, (left, right) = plot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    for name in names:
+        line = sorted((row["frames"], row["total_ms"] / 1e3) for row in measured if row["schedule"] == name)
+        left.plot(*zip(*line, strict=True), marker="o", label=name)
+    left.set(xscale="log", yscale="log", xlabel="frames", ylabel="seconds, end to end")
+    left.legend()
+    longest = max(row["frames"] for row in measured)
+    _stack_stages(right, [row for row in measured if row["frames"] == longest])
+    right.set(title=f"{longest} frames", ylabel="seconds")
+    _save(figure, path, caption)
+
+
+def draw_sensitivity(rows: Sequence[dict[str, Any]], path: Path, caption: str) -> None:
+    """Each metric relative to dense, mean over clips, against the factor of the compressed side."""
+    plot = _pyplot()
+    figure, axes = plot.subplots(1, len(METRICS), figsize=(12, 3.8), layout="constrained")
+    lengths = sorted({row["frames"] for row in rows})
+    for axis, (metric, title) in zip(axes, METRICS.items(), strict=True):
+        for side, colour in (("query", "#d1495b"), ("kv", "#00798c")):
+            for length, style in zip(lengths, ("-", "--", ":", "-."), strict=False):
+                line = relative_to_dense(rows, side, length, metric)
+                label = f"{'queries' if side == 'query' else 'keys/values'}, {length} frames"
+                axis.plot(*zip(*line, strict=True), style, color=colour, marker="o", markersize=3, label=label)
+        axis.axhline(1.0, color="#888", linewidth=0.8)
+        axis.set(xscale="log", xlabel="factor", title=title)
+        axis.set_xscale("log", base=2)
+    axes[0].set_ylabel("error / dense error")
+    axes[0].legend(fontsize=8)
+    _save(figure, path, caption)
+
+
+def relative_to_dense(rows: Sequence[dict[str, Any]], side: str, frames: int, metric: str) -> list[tuple[int, float]]:
+    """(factor, mean over clips of error / error at factor 1), ascending."""
+    chosen = [row for row in rows if row["side"] == side and row["frames"] == frames and row[metric] is not None]
+    dense = {row["clip"]: row[metric] for row in chosen if row["factor"] == 1}
+    factors = sorted({row["factor"] for row in chosen})
+    return [
+        (factor, fmean(row[metric] / dense[row["clip"]] for row in chosen if row["factor"] == factor))
+        for factor in factors
+    ]
+
+
+def _stack_stages(axis: Any, rows: Sequence[dict[str, Any]]) -> None:
+    names = [row["schedule"] for row in rows]
+    below = [0.0] * len(rows)
+    for stage, colour in zip(STAGES, COLOURS, strict=True):
+        heights = [row[f"{stage}_ms"] / 1e3 for row in rows]
+        axis.bar(names, heights, bottom=below, color=colour, label=stage.replace("_", " "))
+        below = [low + height for low, height in zip(below, heights, strict=True)]
+    axis.legend()
+
+
+def _save(figure: Any, path: Path, caption: str) -> None:
+    figure.supxlabel(caption, fontsize=7)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def _pyplot() -> Any:
+    """matplotlib without a window."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise InputError("a chart needs matplotlib: `pip install matplotlib`, or leave out --chart") from error
+    matplotlib.use("Agg")
+    import matplotlib.pyplot
+
+    return matplotlib.pyplot

@@ -1,0 +1,83 @@
+"""How much arithmetic a run needs, counted on tensors without data, and how fast this machine multiplies matrices."""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from spark3r.attention import Planner, Reduction
+from spark3r.measure import STAGE_OF_SCOPE
+from spark3r.models.checkpoints import skeleton
+from spark3r.models.config import ModelConfig
+from spark3r.models.network import Network
+from spark3r.reduction import Reducer, ReductionSchedule
+from spark3r.tokens import TokenLayout
+
+
+@torch.no_grad()
+def count_flops(
+    config: ModelConfig, frames: int, height: int, width: int, schedule: ReductionSchedule
+) -> dict[str, float]:
+    """Floating-point operations per stage (a multiply–add is two) of matrix products, attention and convolutions.
+
+    height and width are the network's input. Keys: encoder, frame_attention, global_attention, matching, heads; all
+    blocks of a kind with their MLPs, as the times are. Norms, activations and copies are not counted.
+    """
+    network = skeleton(config).eval()
+    image = torch.empty(1, 3, height, width, device="meta")
+    layout = network.trunk.layout(frames, network.grid(height, width))
+    with FlopCounterMode(display=False) as encoder:
+        encoded = network.encode(image)
+    patches = encoded.patches.expand(frames, -1, -1)
+    plan = _CountedPlanner(schedule)
+    with FlopCounterMode(display=False) as trunk:
+        taps = network.trunk(patches, layout, plan)
+    with FlopCounterMode(display=False) as cameras:
+        network.cameras(taps, height, width)
+    with FlopCounterMode(display=False) as dense:
+        network.dense(taps, encoded.skip, slice(0, 1), height, width)
+    flops = {"encoder": float(frames * encoder.get_total_flops()), **_by_stage(network, trunk)}
+    flops["global_attention"] -= plan.flops
+    flops["matching"] = float(plan.flops)
+    flops["heads"] = float(cameras.get_total_flops() + frames * dense.get_total_flops())
+    return flops
+
+
+class _CountedPlanner:
+    """The planner of a schedule, its own work counted apart."""
+
+    def __init__(self, schedule: ReductionSchedule):
+        self.flops = 0
+        self._plan: Planner = Reducer(schedule)
+
+    def __call__(self, x: Tensor, layout: TokenLayout, layer: int) -> Reduction:
+        with FlopCounterMode(display=False) as counter:
+            reduction = self._plan(x, layout, layer)
+        self.flops += counter.get_total_flops()
+        return reduction
+
+
+def _by_stage(network: Network, counter: FlopCounterMode) -> dict[str, float]:
+    counts = counter.get_flop_counts()
+    stages = {"frame_attention": 0.0, "global_attention": 0.0}
+    for index, block in enumerate(network.config.blocks):
+        stages[STAGE_OF_SCOPE[block.scope]] += sum(counts.get(f"Trunk.blocks.{index}", {}).values())
+    return stages
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 1024, repeats: int = 9) -> float:
+    """Floating-point operations per second of a square matrix product here and now; the median of some tries."""
+    a = torch.randn(side, side, device=device).to(dtype)
+    product = torch.empty_like(a)
+    spent = []
+    for _ in range(repeats + 2):
+        start = time.perf_counter()
+        torch.mm(a, a, out=product)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        spent.append(time.perf_counter() - start)
+    return 2 * side**3 / median(spent[2:])

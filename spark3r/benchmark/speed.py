@@ -1,0 +1,136 @@
+"""Time, memory and work of models under schedules, measured side by side in one process."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from spark3r.benchmark.flops import count_flops, matmul_rate
+from spark3r.compare import cost_row, policy_name
+from spark3r.errors import DoesNotFit, InputError
+from spark3r.inference import Progress, network_size, reconstruct, schedule_for
+from spark3r.models.network import Network
+from spark3r.reduction import ReductionSchedule
+
+WARM_UP_FRAMES = 24  # more than a group of the automatic schedule, so that every path is taken once
+
+_GIVEN = re.compile(r"(\d+)x(\d+)")
+_UNIFORM = re.compile(r"uniform(?::(\d+))?")
+
+
+def named_schedule(name: str, num_frames: int, network: Network) -> ReductionSchedule:
+    """The schedule a benchmark means by a word, for a clip of this length.
+
+    dense; auto; uniform (both sides merged by the automatic query factor) or uniform:4; 4x25 (query and key/value
+    factor, the latter boosted in the model's insensitive layers as always); the path of a schedule file.
+    """
+    if name in ("dense", "off"):
+        return ReductionSchedule.off()
+    automatic = schedule_for("auto", num_frames, network)
+    if name == "auto":
+        return automatic
+    if given := _GIVEN.fullmatch(name):
+        return automatic.with_(query_factor=int(given[1]), kv_factor=int(given[2]))
+    if uniform := _UNIFORM.fullmatch(name):
+        return automatic.with_(policy="uniform", query_factor=int(uniform[1] or automatic.query_factor))
+    if Path(name).is_file():
+        return ReductionSchedule.from_json(Path(name).read_text())
+    raise InputError(
+        f"schedule {name!r}: must be dense, auto, uniform, uniform:N, two factors such as 4x25, or a schedule file"
+    )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One clip size at which every schedule is measured."""
+
+    frames: int
+    resolution: int | None  # longer side of the network's input; None: the model's own
+    repeats: int
+
+
+def benchmark(
+    network: Network,
+    setting: Setting,
+    schedules: Mapping[str, ReductionSchedule],
+    progress: Callable[[str, Progress], None] | None = None,
+) -> list[dict[str, Any]]:
+    """One row per schedule: medians of the repeats, taken in turns so that every schedule sees the same machine.
+
+    The frames are noise: time does not depend on what they show. A schedule whose run does not fit in memory gives a
+    row with a `skipped` sentence and no times. `dense` among the schedules is what factors refer to.
+    """
+    frames = _noise(network, setting)
+    for schedule in schedules.values():
+        reconstruct(frames[:WARM_UP_FRAMES], network, schedule, resolution=setting.resolution)
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in schedules}
+    for _ in range(setting.repeats):
+        for name, schedule in schedules.items():
+            told = None if progress is None else partial(progress, name)
+            runs[name].append(_run(frames, network, schedule, setting, told))
+    rate = matmul_rate(network.device, network.dtype)
+    rows = [_summary(name, schedule, runs[name]) for name, schedule in schedules.items()]
+    for row, schedule in zip(rows, schedules.values(), strict=True):
+        if "skipped" not in row:
+            _add_work(row, network, schedule, rate)
+            _add_factors(row, next((each for each in rows if each["schedule"] in ("dense", "off")), None))
+    return rows
+
+
+def _noise(network: Network, setting: Setting) -> np.ndarray:
+    """Frames [S, H, W, 3] uint8 of 4:3 at the network's own size, so that nothing is resized."""
+    longer = setting.resolution or network.config.resize.longer_side
+    height, width = network_size(network, 3 * longer, 4 * longer, setting.resolution)
+    return np.random.default_rng(0).integers(0, 256, (setting.frames, height, width, 3), dtype=np.uint8)
+
+
+def _run(
+    frames: np.ndarray,
+    network: Network,
+    schedule: ReductionSchedule,
+    setting: Setting,
+    progress: Callable[[Progress], None] | None,
+) -> dict[str, Any]:
+    """What one run cost, without its pictures."""
+    try:
+        scene = reconstruct(frames, network, schedule, resolution=setting.resolution, progress=progress)
+    except DoesNotFit as error:
+        about = {"model": network.config.name, "policy": policy_name(schedule), "frames": setting.frames}
+        return {**about, "skipped": str(error)}
+    tokens = {name: getattr(scene.cost, name) for name in ("tokens", "query_tokens", "kv_tokens")}
+    return {**cost_row(scene, scene), **tokens}
+
+
+def _summary(name: str, schedule: ReductionSchedule, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """One row: what all runs have in common, and the median of every time and of the peak."""
+    row = {"schedule": name, "words": str(schedule), **runs[0], "repeats": len(runs)}
+    for key in runs[0]:
+        if key.endswith(("_ms", "_bytes")):
+            row[key] = median(run[key] for run in runs)
+    return row
+
+
+def _add_work(row: dict[str, Any], network: Network, schedule: ReductionSchedule, rate: float) -> None:
+    """Arithmetic per stage, and which share of the machine's matmul rate the run reaches."""
+    flops = count_flops(network.config, row["frames"], row["height"], row["width"], schedule)
+    row["flops"] = {**flops, "total": sum(flops.values())}
+    row["matmul_flops_per_second"] = rate
+    row["matmul_share"] = {
+        stage: work / (row[f"{stage}_ms"] / 1e3) / rate
+        for stage, work in row["flops"].items()
+        if row[f"{stage}_ms"] > 0
+    }
+
+
+def _add_factors(row: dict[str, Any], dense: dict[str, Any] | None) -> None:
+    """Speed-ups against the dense row of the same setting; None where it was not measured."""
+    for part in ("aggregator", "total"):
+        reference = None if dense is None else dense.get(f"{part}_ms")
+        row[f"speedup_{part}"] = reference / row[f"{part}_ms"] if reference and row[f"{part}_ms"] else None

@@ -1,0 +1,112 @@
+"""`benchmark`"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from spark3r.benchmark.chart import draw_speed
+from spark3r.benchmark.speed import Setting, benchmark, named_schedule
+from spark3r.commands.options import Dtype, OutputOptions, UsageError, shown_as
+from spark3r.commands.report import Report, byte_count, factor, milliseconds, table
+from spark3r.measure import machine
+from spark3r.models.checkpoints import load_model, pick_device, random_model
+from spark3r.models.network import Network
+
+STAGES = ("encoder", "frame_attention", "global_attention", "matching", "heads", "aggregator", "total")
+HEADER = ("frames", "schedule", *(stage.removesuffix("_attention") for stage in STAGES), "× agg", "× all", "memory")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark(OutputOptions):
+    """Measure models under schedules at several lengths: time per stage, factors, memory, arithmetic.
+
+    Every schedule is warmed up, then all take turns; times are medians. Frames are noise, for time does not depend on
+    what they show.
+    """
+
+    model: Annotated[tuple[str, ...], shown_as("NAME|PATH ...")] = ("mini",)
+    """Names from `spark3r models` or files of weights; default: mini."""
+    random_weights: Annotated[bool, tyro.conf.FlagCreatePairsOff, shown_as("")] = False
+    """Models by name with random weights: time does not depend on the weights, so no checkpoint is needed."""
+    schedule: Annotated[tuple[str, ...], shown_as("WORD ...")] = ("dense", "uniform", "auto")
+    """dense, auto, uniform, uniform:N, two factors such as 4x25, or a schedule file; default: dense uniform auto."""
+    frames: Annotated[tuple[int, ...], shown_as("N ...")] = (100, 300)
+    """Lengths of clips; default: 100 300."""
+    resolution: Annotated[tuple[int, ...], shown_as("PIXELS ...")] = ()
+    """Longer sides of the network's input; default: each model's own."""
+    repeats: Annotated[int, shown_as("N")] = 3
+    """Runs of each schedule, of which the median counts; default: 3."""
+    device: Annotated[str | None, shown_as("DEVICE")] = None
+    """cpu, cuda, cuda:1, …; default: a GPU if there is one."""
+    dtype: Annotated[Dtype | None, shown_as("float32|bfloat16|float16")] = None
+    """Of the fast layers; default: bfloat16 where the device is fast in it, else float32."""
+    chart: Annotated[Path | None, shown_as("FILE.png")] = None
+    """Also draw time against length, and the stages at the longest clip."""
+
+    def run(self) -> None:
+        """Measures every model, size and length in turn."""
+        self._check()
+        report = Report(self)
+        rows: list[dict[str, Any]] = []
+        for name in self.model:
+            report.doing(f"{name}: loading")
+            network = self._network(name)
+            for setting in self._settings():
+                schedules = {word: named_schedule(word, setting.frames, network) for word in self.schedule}
+                rows += benchmark(network, setting, schedules, progress=lambda word, now: report.progress(now))
+        about = {**machine(pick_device(self.device)), "command": command_line(), "random_weights": self.random_weights}
+        if self.chart is not None:
+            draw_speed(rows, self.chart, caption_of(rows, about))
+        report.answer(f"{speed_table(rows)}\n\n{caption_of(rows, about)}", {"machine": about, "rows": rows})
+
+    def _check(self) -> None:
+        if not (self.model and self.schedule and self.frames):
+            raise UsageError("benchmark needs at least one model, one schedule and one length")
+        if self.repeats < 1 or min(self.frames) < 1:
+            raise UsageError("--repeats and --frames must be 1 or more")
+
+    def _network(self, name: str) -> Network:
+        return (
+            random_model(name, self.device, self.dtype)
+            if self.random_weights
+            else load_model(name, self.device, self.dtype)
+        )
+
+    def _settings(self) -> list[Setting]:
+        sides = self.resolution or (None,)
+        return [Setting(frames, side, self.repeats) for side in sides for frames in self.frames]
+
+
+def speed_table(rows: list[dict[str, Any]]) -> str:
+    """One line per row, models in order."""
+    return table([(row["model"], *_cells(row)) for row in rows], header=("model", *HEADER))
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    start = (str(row["frames"]), row["schedule"])
+    if "skipped" in row:
+        return (*start, *["–"] * (len(HEADER) - 3), "does not fit")
+    times = (milliseconds(row[f"{stage}_ms"]) for stage in STAGES)
+    gains = (factor(row[f"speedup_{part}"] or float("nan")) for part in ("aggregator", "total"))
+    return (*start, *times, *gains, byte_count(row["peak_bytes"]))
+
+
+def caption_of(rows: list[dict[str, Any]], about: dict[str, Any]) -> str:
+    """What the numbers were measured on."""
+    run = next((row for row in rows if "skipped" not in row), None)
+    where = f"{about['processor']}, {about['threads']} threads · torch {about['torch']} · {about['device']}"
+    if run is None:
+        return where
+    rate = run["matmul_flops_per_second"] / 1e9
+    return (
+        f"{where} · {run['dtype']} · {run['kernel']} attention · {run['width']}×{run['height']} · "
+        f"median of {run['repeats']} · matmul {rate:.0f} GFLOP/s"
+    )
+
+
+def command_line() -> str:
+    """The command under way, as one would type it."""
+    return " ".join(["python -m spark3r", *sys.argv[1:]])

@@ -15,13 +15,25 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from spark3r.models.network import Network
+from spark3r.models.checkpoints import load_model
+from spark3r.models.config import ModelConfig
+from spark3r.models.network import Network, build
 
 from .batches import Stream, pieces_of
 from .config import TrainingConfig
 from .losses import depth_losses, point_loss, pose_losses, total
 from .supervise import Supervision
 from .targets import Targets, targets_of
+
+
+def network_and_supervision(config: TrainingConfig, model: ModelConfig) -> tuple[Network, Supervision]:
+    """Fresh from the seed, or from exported weights."""
+    torch.manual_seed(config.seed)
+    network = build(model)
+    if config.resume_weights is not None:
+        network.load_state_dict(load_model(str(config.resume_weights), "cpu", "float32").state_dict())
+    supervision = Supervision(network, config.matching_layers, config.reference_layers, config.auxiliary_layers)
+    return network.to(config.device), supervision.to(config.device)
 
 
 def losses_of(network: Network, supervision: Supervision, truth: Targets, autocast: bool) -> dict[str, Tensor]:
@@ -44,8 +56,8 @@ class StepPlan:
 class Pieces:
     """The pieces of a step, handed out from both ends so that each process tends to keep its own clips."""
 
-    def __init__(self, context: Any):  # a multiprocessing context
-        self.bounds = context.Array("l", [0, 0])
+    def __init__(self, bounds: Any):  # a shared array of two whole numbers
+        self.bounds = bounds
 
     def open(self, count: int) -> None:
         with self.bounds.get_lock():
@@ -105,8 +117,7 @@ class Crew:
     def __init__(self, config: TrainingConfig, network: Network, supervision: Supervision):
         self.worker = Worker(config, network, supervision, from_end=False)
         context = mp.get_context("spawn")
-        self.pieces = Pieces(context)
-        self.count = len(pieces_of(config, config.frames_per_step))
+        self.pieces = Pieces(context.Array("l", [0, 0]))
         self.links: list[Connection] = []
         self.helpers, self.gradients = [], []
         for _ in range(config.workers - 1):
@@ -114,7 +125,13 @@ class Crew:
             network.share_memory()
             supervision.share_memory()
             gradient = torch.zeros_like(self.worker.gradient).share_memory_()
-            arguments = (config, dict(network.named_parameters()), dict(supervision.named_parameters()), gradient)
+            arguments = (
+                config,
+                network.config,
+                dict(network.named_parameters()),
+                dict(supervision.named_parameters()),
+                gradient,
+            )
             helper = context.Process(target=_help, args=(*arguments, self.pieces.bounds, theirs), daemon=True)
             helper.start()
             self.links.append(ours)
@@ -142,21 +159,23 @@ class Crew:
 
 
 def _help(
-    config: TrainingConfig, weights: dict[str, Tensor], readers: dict[str, Tensor], gradient: Tensor, bounds: Any,
+    config: TrainingConfig,
+    model: ModelConfig,
+    weights: dict[str, Tensor],
+    readers: dict[str, Tensor],
+    gradient: Tensor,
+    bounds: Any,  # the shared array of Pieces
     link: Connection,
-) -> None:  # fmt: skip
+) -> None:
     """Life of a helper: wait for a plan, work, answer, render ahead."""
-    from .loop import network_and_supervision
-
     torch.set_num_threads(config.threads)
     os.environ["SPARK3R_COMPILE"] = "1" if config.compile_renderer else "0"
-    network, supervision = network_and_supervision(config)
+    network, supervision = network_and_supervision(config, model)
     for module, shared in ((network, weights), (supervision, readers)):
         for name, weight in module.named_parameters():
             weight.data = shared[name].data
     worker = Worker(config, network, supervision, from_end=True)
-    pieces = Pieces.__new__(Pieces)
-    pieces.bounds = bounds
+    pieces = Pieces(bounds)
     while (plan := link.recv()) is not None:
         worker.gradient.zero_()
         sums = worker.work(plan, pieces)

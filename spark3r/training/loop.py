@@ -13,12 +13,14 @@ import torch
 from torch import nn
 
 from spark3r.errors import InputError
-from spark3r.models.checkpoints import load_model, save_checkpoint
+from spark3r.models.checkpoints import save_checkpoint
+from spark3r.models.config import ModelConfig
+from spark3r.models.families.mini import MINI_CONFIG
 from spark3r.models.network import Network, build
 
 from .batches import pieces_of, step_frames
 from .config import TrainingConfig
-from .crew import Crew, StepPlan, weights_of
+from .crew import Crew, StepPlan, network_and_supervision, weights_of
 from .muon import Muon
 from .supervise import Supervision
 from .validate import validate, validation_clips
@@ -69,20 +71,10 @@ class Learner:
         self.frames = state.get("frames", 0)
 
 
-def network_and_supervision(config: TrainingConfig) -> tuple[Network, Supervision]:
-    """Fresh from the seed, or from exported weights."""
-    torch.manual_seed(config.seed)
-    network = build(config.model)
-    if config.resume_weights is not None:
-        network.load_state_dict(load_model(str(config.resume_weights), "cpu", "float32").state_dict())
-    supervision = Supervision(network, config.matching_layers, config.reference_layers, config.auxiliary_layers)
-    return network.to(config.device), supervision.to(config.device)
-
-
-def learner_of(config: TrainingConfig) -> Learner:
+def learner_of(config: TrainingConfig, model: ModelConfig = MINI_CONFIG) -> Learner:
     """A fresh learner, or one that starts from exported weights."""
-    network, supervision = network_and_supervision(config)
-    average = build(config.model).to(config.device).requires_grad_(False)
+    network, supervision = network_and_supervision(config, model)
+    average = build(model).to(config.device).requires_grad_(False)
     average.load_state_dict(network.state_dict())
     return Learner(network, average, supervision, optimisers_of(network, supervision, config))
 
@@ -187,7 +179,7 @@ def export(learner: Learner, path: Path, row: dict) -> None:
     path.with_suffix(".json").write_text(json.dumps(row, indent=1) + "\n")
 
 
-def train(config: TrainingConfig) -> Learner:
+def train(config: TrainingConfig, model: ModelConfig = MINI_CONFIG) -> Learner:
     """Train until the time (or the number of steps) is over.
 
     Continues the checkpoint in `config.folder` if there is one.
@@ -196,11 +188,11 @@ def train(config: TrainingConfig) -> Learner:
         raise InputError(f"workers={config.workers} on {config.device}: must be 1, only a CPU is shared by processes")
     torch.set_num_threads(config.threads)
     os.environ["SPARK3R_COMPILE"] = "1" if config.compile_renderer else "0"
-    record, learner = Record(config), learner_of(config)
+    record, learner = Record(config), learner_of(config, model)
     checkpoint = config.folder / "checkpoint.pt"
     if checkpoint.exists():
         learner.load(torch.load(checkpoint, map_location=config.device, weights_only=True))
-    record.line({"config": config.to_json(), "step": learner.step, "torch": torch.__version__})
+    record.line({"config": config.to_json(), "model": model.name, "step": learner.step, "torch": torch.__version__})
     unseen = validation_clips(config)  # before helpers start: they find the compiled renderer ready
     crew = Crew(config, learner.network, learner.supervision)
     started, before = time.monotonic(), learner.minutes

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from spark3r.errors import InputError
 from spark3r.models.config import BlockConfig
 from spark3r.models.families.mini import MINI_CONFIG
 from spark3r.synthetic import sequences
@@ -22,7 +23,7 @@ from spark3r.training.targets import Targets, targets_of, world_points
 BLOCKS = (BlockConfig("frame", layer_scale=False), BlockConfig("global", layer_scale=False)) * 2
 SMALL = replace(MINI_CONFIG, width=48, heads=2, blocks=BLOCKS, taps=(1, 3))
 TINY = TrainingConfig(
-    folder=Path("unused"), model=SMALL, matching_layers=(1,), reference_layers=(3,), auxiliary_layers=(1,), steps=4,
+    folder=Path("unused"), matching_layers=(1,), reference_layers=(3,), auxiliary_layers=(1,), steps=4,
     height=32, width=48, frames_per_step=4, samples_per_pixel=1, autocast=False, compile_renderer=False, reuse=1,
     pieces_per_step=2, validation_clips=1, validation_frames=2, warmup_steps=1, validate_every_minutes=1e9,
     save_every_minutes=1e9,
@@ -107,7 +108,7 @@ def test_pieces_hold_every_clip_once() -> None:
 
 def test_steps_on_one_batch_lower_its_loss() -> None:
     config = replace(TINY, reuse=100, rate=4e-3)
-    learner = learner_of(config)
+    learner = learner_of(config, SMALL)
     crew = Crew(config, learner.network, learner.supervision)
     losses = [train_step(learner, crew, config, 0.5)["loss"] for _ in range(12)]
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
@@ -115,11 +116,31 @@ def test_steps_on_one_batch_lower_its_loss() -> None:
 
 
 def test_a_resumed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    whole = train(replace(TINY, folder=tmp_path / "whole", steps=3))
-    train(replace(TINY, folder=tmp_path / "parts", steps=3, stop_after=2))
-    resumed = train(replace(TINY, folder=tmp_path / "parts", steps=3))
+    whole = train(replace(TINY, folder=tmp_path / "whole", steps=3), SMALL)
+    train(replace(TINY, folder=tmp_path / "parts", steps=3, stop_after=2), SMALL)
+    resumed = train(replace(TINY, folder=tmp_path / "parts", steps=3), SMALL)
     assert resumed.step == whole.step == 3
     for a, b in zip(whole.network.parameters(), resumed.network.parameters(), strict=True):
         assert torch.equal(a, b)
     for a, b in zip(whole.average.parameters(), resumed.average.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_gradients_of_one() -> None:
+    plan = StepPlan(0, 2, None)
+    gradients = []
+    for workers in (1, 2):
+        config = replace(TINY, workers=workers)
+        learner = learner_of(config, SMALL)
+        crew = Crew(config, learner.network, learner.supervision)
+        crew.gradients_of(plan)
+        gradients.append(crew.worker.gradient.clone())
+        crew.close()
+    assert float(gradients[0].norm()) > 0.1
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-4, rtol=1e-3)
+
+
+def test_processes_share_a_cpu_only() -> None:
+    with pytest.raises(InputError, match="must be 1"):
+        train(replace(TINY, workers=2, device="cuda"), SMALL)

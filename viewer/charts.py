@@ -18,6 +18,7 @@ from spark3r.reconstruction import STAGES
 from viewer.state import TITLES, RunReport, Side, SideReport
 
 STATIC = Path(__file__).parent / "static"
+LEAST_FRACTION = 0.05  # below that, what is done says nothing about what is to come
 STAGE_NAMES = {
     "decode": "Decode",
     "preprocess": "Prepare",
@@ -55,7 +56,7 @@ class Bar:
 def readout(report: RunReport) -> str:
     """The live readout: speed-up, stacked bars per stage, memory and tokens."""
     sides: dict[Side, SideReport] = {"dense": report.dense, "reduced": report.reduced}
-    longest = max((_total_ms(side) for side in sides.values()), default=0.0) or 1.0
+    longest = max(_expected_ms(side) for side in sides.values()) or 1.0
     return _render(
         "readout.html",
         report=report,
@@ -192,6 +193,13 @@ def _stages(side: SideReport) -> Mapping[str, float]:
 
 def _total_ms(side: SideReport) -> float:
     return side.cost.total_ms if side.cost else side.elapsed_ms
+
+
+def _expected_ms(side: SideReport) -> float:
+    """How long the run will have taken, so that a growing bar has room to grow."""
+    if side.cost is not None or side.state != "running":
+        return _total_ms(side)
+    return max(_total_ms(side), sum(side.milliseconds.values())) / max(side.fraction, LEAST_FRACTION)
 
 
 def _speedup(report: RunReport) -> tuple[str, str] | None:

@@ -50,7 +50,7 @@ class Handlers:
         session = self._sessions.of(request.session_hash)
         paths = tuple(Path(path) for path in values[self._page.files] or ())
         if not paths:
-            return {} if session.clip and session.clip.bundled else self._choose(session, self._clips[0])
+            return gr.skip() if session.clip and session.clip.bundled else self._choose(session, self._clips[0])
         name = paths[0].name if len(paths) == 1 else f"{len(paths)} files"
         return self._choose(session, Clip(name, paths)) | {self._page.gallery: gr.update(selected_index=None)}
 
@@ -80,7 +80,7 @@ class Handlers:
         """A reduction slider was released: run anew if the visitor wants that and there is a baseline to compare to."""
         session = self._sessions.of(request.session_hash)
         if not (values[self._page.rerun] and session.has_baseline):
-            yield {}
+            yield gr.skip()
             return
         while session.report.is_busy:
             await asyncio.sleep(LOOK_SECONDS)

@@ -11,9 +11,9 @@ from spark3r.reconstruction import PointCloud, Reconstruction
 from viewer.state import ViewSettings
 
 SAMPLE_POINTS = 20_000  # enough to find the centre and the size of a scene
-MAX_FRUSTA = 40  # more than that hides the scene; the path line shows the rest
+MAX_FRUSTA = 12  # more than that hides the scene; the path line shows the rest
 THUMBNAIL_PIXELS = 64
-FRUSTUM_SIZE = 0.07  # of the scene radius
+FRUSTUM_SIZE = 0.06  # of the scene radius
 CAMERA_COLOUR = (255, 138, 61)
 PATH_COLOUR = (255, 190, 140)
 
@@ -110,7 +110,7 @@ class PaneScene:
             fov=2 * float(np.arctan2(height / 2, scene.intrinsics[index, 1, 1])),
             aspect=width / height,
             scale=FRUSTUM_SIZE,
-            thickness=1.5,
+            thickness=1.2,
             thickness_units="screen",
             color=CAMERA_COLOUR,
             image=cv2.resize(scene.images[index], size, interpolation=cv2.INTER_AREA),
@@ -149,7 +149,7 @@ def first_look(scene: Reconstruction) -> tuple[np.ndarray, np.ndarray]:
     """Where to stand and what to look at: behind and above the first camera, at the middle of the scene."""
     pose = scene.world_from_camera[0].astype(np.float64)
     forward = pose[:3, 2]
-    position = pose[:3, 3] - 0.9 * forward + np.array([0.0, 0.0, 0.55])
+    position = pose[:3, 3] - 0.75 * forward + np.array([0.0, 0.0, 0.5])
     look_at = np.zeros(3)
     if np.linalg.norm(position - look_at) < 0.3:  # a camera that turns on the spot in the middle
         position = look_at - 1.5 * forward + np.array([0.0, 0.0, 0.8])

@@ -82,14 +82,17 @@ def tab(chromium: Browser, address: str) -> Iterator[Page]:
     page = new_tab(chromium, address)
     strayed, errors = page.strayed, page.errors  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     yield page
+    assert page.locator(".toast-body.error").count() == 0  # a handler failed
     page.context.close()
     assert strayed == []
     assert errors == []
 
 
-def new_tab(chromium: Browser, address: str, width: int = 1440, height: int = 1000) -> Page:
+def new_tab(chromium: Browser, address: str, width: int = 1440, height: int = 1000, dark: bool = False) -> Page:
     """Open the page in a context of its own and wait until both panes stand."""
-    page = chromium.new_context(viewport={"width": width, "height": height}).new_page()
+    page = chromium.new_context(
+        viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
+    ).new_page()
     page.strayed, page.errors = [], []  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     own = (address, address.replace("http", "ws"), "data:", "blob:")
     page.on("request", lambda request: None if request.url.startswith(own) else page.strayed.append(request.url))  # pyright: ignore[reportAttributeAccessIssue]

@@ -59,6 +59,12 @@ def test_bars_share_one_scale_and_grow_while_running() -> None:
     assert "×<" not in html  # no factor before both are done
 
 
+def test_the_first_bar_has_room_to_grow() -> None:
+    running = SideReport("running", "heads", 0.25, {"global_attention": 200.0}, elapsed_ms=250.0)
+    html = charts.readout(RunReport("dense", dense=running))
+    assert "width:20.000%" in html  # 200 ms of the 1000 ms to be expected
+
+
 def test_an_empty_page_has_no_numbers() -> None:
     assert "measured" not in charts.readout(RunReport())
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from spark3r.attention import Kernel, Reduction
 from spark3r.errors import InputError
+from spark3r.models.registry import ENTRIES
 from spark3r.reduction import Reducer, ReductionSchedule
 from spark3r.tokens import TokenLayout
 
@@ -41,41 +42,57 @@ class _Host:
 
 
 def _vggt(model: nn.Module) -> _Host:
-    aggregator = _part(model, "aggregator")
-    blocks = _part(model, "aggregator.global_blocks")
-    attentions = tuple(block.attn for block in blocks)
-    return _Host("VGGT", aggregator, attentions, aggregator.patch_start_idx, aggregator.patch_size, _LAYERS_11_TO_16)
+    aggregator, blocks = _part(model, "aggregator"), _part(model, "aggregator.global_blocks")
+    return _Host(
+        family="VGGT",
+        entry=aggregator,
+        attentions=tuple(block.attn for block in blocks),
+        special=aggregator.patch_start_idx,
+        patch=aggregator.patch_size,
+        sensitive_layers=ENTRIES["vggt"].config.sensitive_layers,
+    )
 
 
 def _pi3(model: nn.Module) -> _Host:
-    attentions = tuple(block.attn for block in list(_part(model, "decoder"))[1::2])  # even blocks see one frame each
-    special, patch = _part(model, "patch_start_idx"), _part(model, "patch_size")
-    return _Host("π³", model, attentions, special, patch, _LAYERS_11_TO_16)
+    blocks = list(_part(model, "decoder"))[1::2]  # the even ones see one frame each
+    return _Host(
+        family="π³",
+        entry=model,
+        attentions=tuple(block.attn for block in blocks),
+        special=_part(model, "patch_start_idx"),
+        patch=_part(model, "patch_size"),
+        sensitive_layers=ENTRIES["pi3"].config.sensitive_layers,
+    )
 
 
 def _da3(model: nn.Module) -> _Host:
     """The trunk reorders frames so that the reference comes first; from there on it is frame 0 for us too."""
-    trunk = _part(model, "backbone.pretrained")
-    start = trunk.alt_start
-    attentions = tuple(b.attn for i, b in enumerate(trunk.blocks) if start != -1 and i >= start and i % 2 == 1)
-    sensitive = tuple(range(3, 13)) if len(attentions) == 14 else None  # the paper probed the giant only
-    special = 1 + trunk.num_register_tokens
-    return _Host("Depth Anything 3", _part(model, "backbone"), attentions, special, trunk.patch_size, sensitive)
+    trunk, giant = _part(model, "backbone.pretrained"), ENTRIES["da3-giant"].config
+    blocks = [block for index, block in enumerate(trunk.blocks) if 0 <= trunk.alt_start <= index and index % 2 == 1]
+    probed = len(blocks) == len(giant.global_blocks)  # by the paper, the giant only
+    return _Host(
+        family="Depth Anything 3",
+        entry=_part(model, "backbone"),
+        attentions=tuple(block.attn for block in blocks),
+        special=1 + trunk.num_register_tokens,
+        patch=trunk.patch_size,
+        sensitive_layers=giant.sensitive_layers if probed else None,
+    )
 
 
 def _vggt_omega(model: nn.Module) -> _Host:
     """Register-only layers see no patches and stay as they are."""
-    aggregator = _part(model, "aggregator")
-    kinds = _part(model, "aggregator.inter_frame_attention_types")
+    aggregator, kinds = _part(model, "aggregator"), _part(model, "aggregator.inter_frame_attention_types")
     blocks = zip(_part(model, "aggregator.inter_frame_blocks"), kinds, strict=True)
-    attentions = tuple(block.attn for block, kind in blocks if kind == "global")
-    sensitive = (*range(10, 14), *range(15, 18), 21)  # inter-frame block numbers, as the paper counts
-    counted = [index for index, kind in enumerate(kinds) if kind == "global"]
-    layers = tuple(layer for layer, index in enumerate(counted) if index in sensitive)
-    return _Host("VGGT-Ω", aggregator, attentions, aggregator.patch_token_start, aggregator.patch_size, layers)
+    return _Host(
+        family="VGGT-Ω",
+        entry=aggregator,
+        attentions=tuple(block.attn for block, kind in blocks if kind == "global"),
+        special=aggregator.patch_token_start,
+        patch=aggregator.patch_size,
+        sensitive_layers=ENTRIES["vggt-omega"].config.sensitive_layers,
+    )
 
-
-_LAYERS_11_TO_16 = tuple(range(11, 17))
 
 _HOSTS: dict[str, Callable[[nn.Module], _Host]] = {
     "VGGT": _vggt,

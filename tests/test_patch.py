@@ -128,8 +128,8 @@ def test_auto_follows_the_length_of_each_call():
         assert "auto" in str(acceleration)
 
 
-def test_omega_counts_sensitive_layers_by_block_and_reduces_by_global_layer():
-    """The paper's 10–13, 15–17, 21 are block numbers (14 and 20 are register-only); ours count global layers."""
+def test_omega_counts_global_layers_only():
+    """The paper's sensitive layers 10–13, 15–17, 21 are block numbers; register-only blocks are no layers of ours."""
     model = hosts.VGGTOmega()
     kinds = ["register" if index in (2, 6, 9, 14, 20) else "global" for index in range(24)]
     model.aggregator.inter_frame_attention_types = kinds

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -51,6 +52,16 @@ class Bar:
     segments: Sequence[Segment]
     memory: str
     tokens: str
+
+
+class DifferenceRow(NamedTuple):
+    """One line of the table of differences."""
+
+    what: str
+    hint: str
+    reduced_to_dense: str
+    dense_to_truth: str
+    reduced_to_truth: str
 
 
 def readout(report: RunReport) -> str:
@@ -127,20 +138,19 @@ def static_page(name: str) -> str:
     return _render(name)
 
 
-def difference_rows(comparison: Comparison | None) -> list[tuple[str, str, str, str, str]]:
-    """(what, hint, reduced against dense, dense against truth, reduced against truth), "–" where unknown."""
+def difference_rows(comparison: Comparison | None) -> list[DifferenceRow]:
+    """How far the runs are from each other and from the truth; "–" where that is unknown."""
     if comparison is None:
         return []
     moved, dense, reduced = comparison.difference, comparison.dense_truth, comparison.reduced_truth
-    rows = [
-        ("Depth", "mean relative error", "abs_rel", _as_percent),
-        ("Trajectory", "ATE, share of the path", "ate_relative", _as_percent),
-        ("Rotation", "mean angle", "rotation_deg", _as_degrees),
-        ("Surface", "Chamfer, share of the scene diagonal", "chamfer", _as_percent),
-    ]
     return [
-        (what, hint, *(write(getattr(scores, name, None)) for scores in (moved, dense, reduced)))
-        for what, hint, name, write in rows
+        DifferenceRow(what, hint, *(write(getattr(scores, name, None)) for scores in (moved, dense, reduced)))
+        for what, hint, name, write in (
+            ("Depth", "mean relative error", "abs_rel", _as_percent),
+            ("Trajectory", "ATE, share of the path", "ate_relative", _as_percent),
+            ("Rotation", "mean angle", "rotation_deg", _as_degrees),
+            ("Surface", "Chamfer, share of the scene diagonal", "chamfer", _as_percent),
+        )
     ]
 
 

@@ -11,8 +11,9 @@ import gradio as gr
 
 from spark3r.errors import InputError
 from viewer import charts, downloads, planning
+from viewer.engine import Engine
 from viewer.layout import Components, Group
-from viewer.run import Clip, Engine, RunRequest
+from viewer.run import Clip, RunRequest
 from viewer.session import Session, Sessions
 from viewer.state import SIDES, ReductionSettings, SamplingSettings, ViewSettings
 
@@ -152,45 +153,34 @@ class Handlers:
 
 def wire(demo: gr.Blocks, page: Components, handlers: Handlers) -> None:
     """Join the components to the handlers."""
+    quiet: dict[str, Any] = {"show_progress": "hidden"}
     chosen = {*page.sampling.members().values(), *page.reduction.members().values()}
-    planned = {page.frames_plan, page.tokens_plan, page.model_note, page.by_hand}
-    frames = {page.dense.frame, page.reduced.frame}
-    _plan_after(
-        demo.load(handlers.opened, None, {page.clip, page.gallery, *frames}, show_progress="hidden"),
-        handlers,
-        chosen,
-        planned,
-    )
-    demo.unload(handlers.closed)
-    picked = page.gallery.select(handlers.clip_picked, None, {page.clip, page.files}, show_progress="hidden")
-    _plan_after(picked, handlers, chosen, planned)
-    dropped = page.files.change(handlers.files_changed, {page.files}, {page.clip, page.gallery}, show_progress="hidden")
-    _plan_after(dropped, handlers, chosen, planned)
-    gr.on(
-        [item.change for item in chosen], handlers.settings_changed, chosen, planned, show_progress="hidden",
-        trigger_mode="always_last",
+    opened = demo.load(
+        handlers.opened, None, [page.clip, page.gallery, page.dense.frame, page.reduced.frame], **quiet
     )  # fmt: skip
+    picked = page.gallery.select(handlers.clip_picked, None, [page.clip, page.files], **quiet)
+    dropped = page.files.change(handlers.files_changed, {page.files}, [page.clip, page.gallery], **quiet)
+    planned = [page.frames_plan, page.tokens_plan, page.model_note, page.by_hand]
+    for event in (opened, picked, dropped):
+        event.then(handlers.settings_changed, chosen, planned, **quiet)
+    changes = [item.change for item in chosen]
+    gr.on(changes, handlers.settings_changed, chosen, planned, trigger_mode="always_last", **quiet)
+    demo.unload(handlers.closed)
     _wire_run(page, handlers, chosen)
     _wire_view(page, handlers)
 
 
-def _plan_after(event: Any, handlers: Handlers, chosen: set[Any], planned: set[Any]) -> None:
-    event.then(handlers.settings_changed, chosen, planned, show_progress="hidden")
-
-
 def _wire_run(page: Components, handlers: Handlers, chosen: set[Any]) -> None:
-    shown = {
-        page.progress, page.readout, page.run, page.stop, page.differences, page.downloads, page.dense.heading,
-        page.reduced.heading,
-    }  # fmt: skip
+    shown = [
+        page.progress, page.readout, page.run, page.stop, page.differences, page.downloads,
+        page.dense.heading, page.reduced.heading,
+    ]  # fmt: skip
     options: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}  # the run queue is ours
     page.run.click(handlers.run, chosen, shown, **options)
     dials = page.reduction
     released = [dial.release for dial in (dials.query_factor, dials.kv_factor, dials.group_size, dials.kv_boost)]
-    gr.on(
-        [*released, dials.mode.input, dials.policy.input], handlers.run_again, {*chosen, page.rerun}, shown,
-        trigger_mode="always_last", **options,
-    )  # fmt: skip
+    moved = [*released, dials.mode.input, dials.policy.input]
+    gr.on(moved, handlers.run_again, {*chosen, page.rerun}, shown, trigger_mode="always_last", **options)
     page.stop.click(_plainly(handlers.stop), None, None, queue=False)
 
 

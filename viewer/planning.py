@@ -12,7 +12,8 @@ from spark3r.inference import Estimate, estimate, network_size
 from spark3r.models.checkpoints import ModelCard, list_models
 from spark3r.reduction.schedule import ReductionSchedule
 from viewer import charts
-from viewer.run import Clip, Models, RunRequest
+from viewer.engine import Models
+from viewer.run import Clip, RunRequest
 
 PREVIEW_FRAMES = 6
 PREVIEW_PIXELS = 128  # longer side

@@ -7,9 +7,8 @@ others stand in line and see their place.
 
 import logging
 import threading
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
@@ -22,11 +21,11 @@ from spark3r.frames import Frames, read_frames
 from spark3r.geometry import Similarity
 from spark3r.inference import Progress, network_size, reconstruct
 from spark3r.metrics import evaluate
-from spark3r.models.checkpoints import list_models, load_model
 from spark3r.models.network import Network
 from spark3r.reconstruction import Reconstruction
 from spark3r.reduction.schedule import ReductionSchedule
 from spark3r.synthetic.truth import Truth, load_truth
+from viewer.engine import Engine
 from viewer.scene import Ranges, viewer_from_world
 from viewer.state import ReductionSettings, RunReport, SamplingSettings, Side, SideReport
 
@@ -70,70 +69,6 @@ class Baseline:
     def of(cls, scene: Reconstruction) -> "Baseline":
         similarity = viewer_from_world(scene)
         return cls(scene, similarity, Ranges.of(scene.transformed(similarity)))
-
-
-class RunQueue:
-    """First come, first served; one at a time."""
-
-    def __init__(self) -> None:
-        self._line: deque[object] = deque()
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def turn(self, cancelled: Callable[[], bool], tell_place: Callable[[int], None]) -> Iterator[None]:
-        """Wait for one's turn and hold it; `tell_place` hears how many are ahead. May raise Cancelled."""
-        ticket = object()
-        with self._changed:
-            self._line.append(ticket)
-        try:
-            self._wait(ticket, cancelled, tell_place)
-            yield
-        finally:
-            with self._changed:
-                self._line.remove(ticket)
-                self._changed.notify_all()
-
-    def _wait(self, ticket: object, cancelled: Callable[[], bool], tell_place: Callable[[int], None]) -> None:
-        with self._changed:
-            while ahead := self._line.index(ticket):
-                tell_place(ahead)
-                if cancelled():
-                    raise Cancelled
-                self._changed.wait(timeout=0.2)
-
-
-class Models:
-    """Loaded networks, shared by all visitors: the bundled ones, and the latest of the others."""
-
-    def __init__(self) -> None:
-        self._loading = threading.Lock()
-        self._loaded: dict[str, Network] = {}
-
-    def get(self, name: str) -> Network:
-        """The network of that name or path, loaded if need be; that may take minutes. Raises InputError."""
-        with self._loading:
-            if name not in self._loaded:
-                if not is_bundled(name):  # two large ones never stand in memory together
-                    self._loaded = {known: model for known, model in self._loaded.items() if is_bundled(known)}
-                self._loaded[name] = load_model(name)
-            return self._loaded[name]
-
-    def at_hand(self, name: str) -> Network | None:
-        """The network if that takes no time, else None."""
-        return self.get(name) if is_bundled(name) else self._loaded.get(name)
-
-
-def is_bundled(name: str) -> bool:
-    """Whether the model comes with the package."""
-    return any(card.name == name and card.bundled for card in list_models())
-
-
-@dataclass(frozen=True, eq=False)
-class Engine:
-    """What all visitors share."""
-
-    queue: RunQueue
-    models: Models
 
 
 class Memory:
@@ -304,7 +239,7 @@ def _truth(path: Path, height: int, width: int) -> Truth | None:
 
 
 def _digest(frames: Frames) -> bytes:
-    return blake2b(frames.images, digest_size=16, usedforsecurity=False).digest()
+    return blake2b(frames.images.data, digest_size=16, usedforsecurity=False).digest()
 
 
 def _conditions(scene: Reconstruction) -> str:

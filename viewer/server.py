@@ -7,20 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
+from gradio.themes import Base
 
 from spark3r.models.checkpoints import list_models
 from spark3r.synthetic.clips import list_clips
 from viewer.charts import STATIC
 from viewer.downloads import download_routes
+from viewer.engine import Engine, Models, RunQueue
 from viewer.events import Handlers, wire
 from viewer.layout import Choices, build
 from viewer.proxy import pane_routes
-from viewer.run import Clip, Engine, Models, RunQueue
+from viewer.run import Clip
 from viewer.session import Sessions
 
 UPLOAD_LIMIT = "4gb"
 UPLOADS_KEPT_SECONDS = 24 * 3600
-THEME = gr.themes.Base(
+THEME = Base(
     primary_hue="orange", neutral_hue="slate", radius_size="md", spacing_size="sm", text_size="md",
     font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"], font_mono=["ui-monospace", "monospace"],
 ).set(

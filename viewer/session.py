@@ -14,7 +14,8 @@ from spark3r.errors import InputError
 from spark3r.frames import SourceInfo
 from spark3r.reconstruction import Reconstruction
 from viewer.camera_sync import CameraLink
-from viewer.run import Baseline, Clip, Engine, Memory, Run, RunRequest
+from viewer.engine import Engine
+from viewer.run import Baseline, Clip, Memory, Run, RunRequest
 from viewer.scene import PaneScene, first_look
 from viewer.state import SIDES, RunReport, Side, ViewSettings
 

@@ -136,8 +136,9 @@ def drag(page: Page, side: str, by_x: int, by_y: int = 0) -> None:
 
 def drawn_share(pane: Locator) -> float:
     """The share of a pane's pixels that are not background, as a person would see it."""
-    image = cv2.imdecode(np.frombuffer(pane.screenshot(), np.uint8), cv2.IMREAD_COLOR).astype(int)
-    return float((np.abs(image - PANE_GREY).max(axis=2) > 30).mean())
+    image = cv2.imdecode(np.frombuffer(pane.screenshot(), np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    return float((np.abs(image.astype(int) - PANE_GREY).max(axis=2) > 30).mean())
 
 
 def set_number(page: Page, label: str, value: int) -> None:

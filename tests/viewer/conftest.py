@@ -12,7 +12,8 @@ import torch
 from spark3r.models.checkpoints import save_checkpoint
 from spark3r.models.families.mini import MINI_CONFIG
 from spark3r.models.network import build
-from viewer.run import Clip, Engine, Models, RunQueue, RunRequest
+from viewer.engine import Engine, Models, RunQueue
+from viewer.run import Clip, RunRequest
 from viewer.session import Session, Sessions
 from viewer.state import ReductionSettings, SamplingSettings
 

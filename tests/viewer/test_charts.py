@@ -78,7 +78,7 @@ def test_undefined_differences_are_a_dash() -> None:
         dense_truth = reduced_truth = None
 
     rows = charts.difference_rows(Comparison)  # pyright: ignore[reportArgumentType]
-    assert [row[2] for row in rows] == ["–"] * 4
+    assert [row.reduced_to_dense for row in rows] == ["–"] * 4
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from starlette.testclient import TestClient
 
 from tests.viewer.conftest import finish, wait_until
 from viewer.downloads import download_routes, links
-from viewer.run import Clip, Engine, RunRequest
+from viewer.engine import Engine
+from viewer.run import Clip, RunRequest
 from viewer.session import Session, Sessions
 from viewer.state import ViewSettings
 

@@ -11,7 +11,8 @@ import pytest
 from spark3r.errors import Cancelled
 from spark3r.reconstruction import Reconstruction
 from tests.viewer.conftest import some_file, wait_until
-from viewer.run import Baseline, Clip, Engine, Memory, Run, RunQueue, RunRequest
+from viewer.engine import Engine, RunQueue
+from viewer.run import Baseline, Clip, Memory, Run, RunRequest
 from viewer.state import Side
 
 RequestFor = Callable[..., RunRequest]

@@ -16,7 +16,8 @@ from torch import Tensor
 from spark3r.errors import CheckpointError
 from spark3r.models.config import ModelConfig, config_from_json, config_to_json
 from spark3r.models.door import Door
-from spark3r.models.hub import DownloadProgress, download
+from spark3r.models.fetch import Progress
+from spark3r.models.hub import download
 from spark3r.models.network import Network
 from spark3r.models.registry import ENTRIES, WEIGHTS, ModelCard, list_models, recognise
 
@@ -41,7 +42,7 @@ def load_model(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     *,
-    progress: DownloadProgress | None = None,
+    progress: Progress | None = None,
     cancel: Callable[[], bool] | None = None,
 ) -> Network:
     """A network ready to run: by name (see `list_models`), or from a file or folder with official weights, or from a
@@ -74,7 +75,7 @@ def load_weights(
         for name in names:
             ready[name] = state[name].to(device=device, dtype=wanted[name].dtype, copy=True).contiguous()
     network.load_state_dict(ready, strict=True, assign=True)
-    return network.eval().requires_grad_(False)
+    return network.set_dtype(dtype).eval().requires_grad_(False)  # once more, for the memory format of convolutions
 
 
 def skeleton(config: ModelConfig) -> Network:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
-from spark3r.errors import Cancelled, CheckpointError
+from spark3r.errors import CheckpointError
+from spark3r.models.fetch import BrokeOff, Progress, arrived_bytes, fetch
 from spark3r.models.registry import Entry, Source
-
-DownloadProgress = Callable[[int, int], None]  # (bytes so far, bytes in all)
 
 
 def download(
-    entry: Entry, progress: DownloadProgress | None = None, cancel: Callable[[], bool] | None = None
+    entry: Entry, progress: Progress | None = None, cancel: Callable[[], bool] | None = None
 ) -> Path:
     """The local file with a model's official weights, from the cache or from the hub.
 
@@ -35,68 +37,117 @@ def download(
         cached = try_to_load_from_cache(source.repository, source.file)
         if isinstance(cached, str):
             return Path(cached)
-    bar = None if progress is None and cancel is None else _bar(progress, cancel)
-    for source in entry.sources[:-1]:
-        found = _fetch(entry, source, bar, may_lack=True)
-        if found is not None:
-            return found
-    found = _fetch(entry, entry.sources[-1], bar, may_lack=False)
-    assert found is not None
-    return found
+    _check_ready(entry)
+    with _shown(entry, progress) as tell:
+        for source in entry.sources:
+            found = _try(entry, source, tell, cancel or _never, may_lack=source is not entry.sources[-1])
+            if found is not None:
+                return found
+    raise AssertionError("the last source is found or raises")
 
 
-def _fetch(entry: Entry, source: Source, bar: type[Any] | None, may_lack: bool) -> Path | None:
+def _never() -> bool:
+    return False
+
+
+@contextmanager
+def _shown(entry: Entry, progress: Progress | None) -> Iterator[Progress]:
+    """Tells `progress`, or without one draws a bar on the terminal."""
+    if progress is not None:
+        yield progress
+        return
+    from huggingface_hub.utils import tqdm
+
+    with ExitStack() as shown:
+        bars: list[tqdm] = []
+
+        def draw(done: int, whole: int) -> None:
+            if not bars:
+                bars.append(shown.enter_context(tqdm(total=whole, unit="B", unit_scale=True, desc=entry.card.name)))
+            bars[0].update(done - bars[0].n)
+
+        yield draw
+
+
+def _try(
+    entry: Entry, source: Source, progress: Progress, cancel: Callable[[], bool], may_lack: bool
+) -> Path | None:
     """One file; None where the hub lacks it and it `may_lack` it."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, OfflineModeIsEnabled
     from huggingface_hub.errors import HTTPError as TransportError  # pyright: ignore[reportPrivateImportUsage]
 
     try:
-        return Path(hf_hub_download(source.repository, source.file, tqdm_class=bar))
-    except (TransportError, OfflineModeIsEnabled, EntryNotFoundError, OSError) as error:
-        lacks_file = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
-        if may_lack and lacks_file:
+        return fetch(source, _endpoint(), progress, cancel)
+    except (TransportError, BrokeOff, OSError) as error:
+        if may_lack and _lacks_file(error):
             return None
-        raise CheckpointError(_sentence(entry, source, error)) from error
+        raise CheckpointError(f"{entry.card.name}: {_sentence(entry, source, error)}") from error
+
+
+def _check_ready(entry: Entry) -> None:
+    """Says at once what would otherwise come out after minutes: no network, or too small a disk."""
+    from huggingface_hub import constants
+
+    source, size = entry.sources[0], f"{entry.card.download_bytes / 1e9:.1f} GB"
+    if constants.HF_HUB_OFFLINE:
+        raise CheckpointError(
+            f"{entry.card.name}: {source.file} of {source.repository} is not in the cache and HF_HUB_OFFLINE is set: "
+            f"unset it to download {size}, or give the path of a local copy"
+        )
+    if not _is_reachable(_endpoint()):
+        raise CheckpointError(f"{entry.card.name}: {_NO_CONNECTION.format(file=source.file, page=source.page)}")
+    cache = Path(constants.HF_HUB_CACHE)
+    begun = arrived_bytes(cache / source.folder)
+    if shutil.disk_usage(_existing(cache)).free + begun < entry.card.download_bytes:
+        raise CheckpointError(f"{entry.card.name}: {_full_disk(entry)}")
+
+
+_NO_CONNECTION = (
+    "no connection to the hub, or it broke off, while fetching {file} from {page}: try again when you are online, "
+    "it goes on where it stopped; or give the path of a local copy"
+)
+
+
+def _full_disk(entry: Entry) -> str:
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    free = shutil.disk_usage(_existing(cache)).free
+    return (
+        f"the disk is full: the weights need {entry.card.download_bytes / 1e9:.1f} GB in {cache} and "
+        f"{free / 1e9:.1f} GB are free; free some, or set HF_HOME to a folder on a larger disk"
+    )
 
 
 def _sentence(entry: Entry, source: Source, error: Exception) -> str:
     """What happened and what to do."""
-    from huggingface_hub import constants
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 
-    name, place = entry.card.name, f"{source.file} of {source.repository}"
     status = _status(error)
     if isinstance(error, GatedRepoError) or (source.gated and status in (401, 403)):
         return (
-            f"{name}: {source.repository} is gated: accept its licence at {source.page}, then set HF_TOKEN to a token "
-            "of your account (or run `hf auth login`)"
+            f"{source.repository} is gated: accept its licence at {source.page}, then set HF_TOKEN to a token of your "
+            "account (or run `hf auth login`)"
         )
-    if status in (401, 403, 404) and not isinstance(error, EntryNotFoundError):
+    if _lacks_file(error):
+        return f"the hub has no {source.file} in {source.repository} any more: give the path of a local copy"
+    if status in (401, 403, 404):
         return (
-            f"{name}: the hub refuses {place} (HTTP {status}): check HF_TOKEN and HF_ENDPOINT, or download the file "
-            f"from {source.page} and give its path"
-        )
-    if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-        return f"{name}: the hub has no {place} any more: give the path of a local copy"
-    if constants.HF_HUB_OFFLINE:
-        return (
-            f"{name}: {place} is not in the cache and HF_HUB_OFFLINE is set: unset it to download "
-            f"{entry.card.download_bytes / 1e9:.1f} GB, or give the path of a local copy"
+            f"the hub refuses {source.file} of {source.repository} (HTTP {status}): check HF_TOKEN and HF_ENDPOINT, "
+            f"or download the file from {source.page} and give its path"
         )
     if _is_full_disk(error):
-        free = shutil.disk_usage(_existing(Path(constants.HF_HUB_CACHE))).free
-        return (
-            f"{name}: the disk is full: {place} needs {entry.card.download_bytes / 1e9:.1f} GB in "
-            f"{constants.HF_HUB_CACHE} and {free / 1e9:.1f} GB are free; free some, or set HF_HOME to a larger disk"
-        )
-    if isinstance(error, LocalEntryNotFoundError) or _is_connection(error):
-        return (
-            f"{name}: no connection to the hub, or it broke off, while fetching {place}: try again when you are "
-            "online, it goes on where it stopped; or give the path of a local copy"
-        )
+        return _full_disk(entry)
+    if isinstance(error, LocalEntryNotFoundError) or _broke_off(error):
+        return _NO_CONNECTION.format(file=source.file, page=source.page)
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return f"{name}: the download of {place} failed ({reason}): try again, it goes on where it stopped"
+    return f"the download of {source.file} failed ({reason}): try again, it goes on where it stopped"
+
+
+def _lacks_file(error: Exception) -> bool:
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    is_about_file = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
+    return is_about_file and _status(error) in (None, 404)
 
 
 def _status(error: Exception) -> int | None:
@@ -114,39 +165,33 @@ def _is_full_disk(error: BaseException | None) -> bool:
     )
 
 
-def _is_connection(error: Exception) -> bool:
+def _broke_off(error: Exception) -> bool:
     """Whether the transport failed, as opposed to the hub's answer."""
-    broke_off = "Consistency check failed" in str(error)
-    return broke_off or (getattr(error, "response", None) is None and not isinstance(error, OSError))
+    return isinstance(error, BrokeOff) or (_status(error) is None and not isinstance(error, OSError))
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+
+
+def _is_reachable(endpoint: str) -> bool:
+    """Whether something listens there; behind a proxy that cannot be known, and is left to the download to find out."""
+    if getproxies():
+        return True
+    parts = urlsplit(endpoint)
+    try:
+        port = parts.port or _PORTS.get(parts.scheme, 443)
+        socket.create_connection((parts.hostname or "", port), timeout=_CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+_CONNECT_SECONDS = 10
+_PORTS = {"http": 80, "https": 443}
 
 
 def _existing(path: Path) -> Path:
     return path if path.exists() else _existing(path.parent)
-
-
-def _bar(progress: DownloadProgress | None, cancel: Callable[[], bool] | None) -> type[Any]:
-    """A progress bar as the hub's library wants it, that tells `progress` and asks `cancel`."""
-    from huggingface_hub.utils import tqdm
-
-    class Bar(tqdm):
-        def __init__(self, *args: Any, **kwargs: Any):
-            self.done = int(kwargs.get("initial") or 0)
-            self.whole = int(kwargs.get("total") or 0)
-            super().__init__(*args, **{**kwargs, "disable": progress is not None})
-
-        def update(self, n: float | None = 1) -> bool | None:
-            if cancel is not None and cancel():
-                raise Cancelled("the download was stopped; it goes on where it stopped")
-            self.done += int(n or 0)
-            if progress is not None:
-                progress(self.done, max(self.whole, self.done))
-            return super().update(n)
-
-    return Bar
-
-
-def cache_folder() -> str:
-    """Where downloads are kept."""
-    from huggingface_hub import constants
-
-    return os.fspath(constants.HF_HUB_CACHE)

@@ -44,6 +44,11 @@ class Source:
     def page(self) -> str:
         return f"https://huggingface.co/{self.repository}"
 
+    @property
+    def folder(self) -> str:
+        """Of the repository in the hub's cache."""
+        return f"models--{self.repository.replace('/', '--')}"
+
 
 @dataclass(frozen=True)
 class Entry:

@@ -61,7 +61,7 @@ def oracles(folder: Path) -> list[Path]:
 
 def check(path: Path) -> Parity:
     """Runs one oracle file in float32 on the CPU and compares every number."""
-    facts, expected, state = _read(path)
+    facts, expected, state = read_oracle(path)
     family = str(facts["model"])
     if family not in BUILDERS:
         raise CheckpointError(f"{path.name}: model {family!r} is not one of {', '.join(BUILDERS)}")
@@ -77,7 +77,8 @@ def check(path: Path) -> Parity:
     return Parity(family, path.name, {name: _error(name, said[name], value) for name, value in named.items()})
 
 
-def _read(path: Path) -> tuple[Facts, Values, Values]:
+def read_oracle(path: Path) -> tuple[Facts, Values, Values]:
+    """Hyper-parameters, expected values and inputs, weights."""
     try:
         with safe_open(path, framework="pt") as file:
             values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

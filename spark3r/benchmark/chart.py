@@ -28,7 +28,11 @@ def draw_speed(rows: Sequence[dict[str, Any]], path: Path, caption: str) -> None
     for name in names:
         line = sorted((row["frames"], row["total_ms"] / 1e3) for row in measured if row["schedule"] == name)
         left.plot(*zip(*line, strict=True), marker="o", label=name)
+    lengths = sorted({row["frames"] for row in measured})
     left.set(xscale="log", yscale="log", xlabel="frames", ylabel="seconds, end to end")
+    left.set_xticks(lengths, labels=[str(length) for length in lengths])
+    left.set_xticks([], minor=True)
+    left.yaxis.set_major_formatter("{x:g}")
     left.legend()
     longest = max(row["frames"] for row in measured)
     _stack_stages(right, [row for row in measured if row["frames"] == longest])
@@ -48,8 +52,9 @@ def draw_sensitivity(rows: Sequence[dict[str, Any]], path: Path, caption: str) -
                 label = f"{'queries' if side == 'query' else 'keys/values'}, {length} frames"
                 axis.plot(*zip(*line, strict=True), style, color=colour, marker="o", markersize=3, label=label)
         axis.axhline(1.0, color="#888", linewidth=0.8)
-        axis.set(xscale="log", xlabel="factor", title=title)
         axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:.0f}")
+        axis.set(xlabel="factor", title=title)
     axes[0].set_ylabel("error / dense error")
     axes[0].legend(fontsize=8)
     _save(figure, path, caption)
@@ -73,7 +78,7 @@ def _stack_stages(axis: Any, rows: Sequence[dict[str, Any]]) -> None:
         heights = [row[f"{stage}_ms"] / 1e3 for row in rows]
         axis.bar(names, heights, bottom=below, color=colour, label=stage.replace("_", " "))
         below = [low + height for low, height in zip(below, heights, strict=True)]
-    axis.legend()
+    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def _save(figure: Any, path: Path, caption: str) -> None:

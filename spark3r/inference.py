@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -16,9 +17,10 @@ from spark3r.errors import Cancelled, DoesNotFit, InputError
 from spark3r.frames import Frames
 from spark3r.measure import Meter, PeakMemory, available_bytes
 from spark3r.models import preprocess
-from spark3r.models.checkpoints import load_model
+from spark3r.models.checkpoints import load_model, pick_device, pick_dtype, skeleton
 from spark3r.models.config import Dpt, ModelConfig, StemConfig, StemDense, VitConfig
 from spark3r.models.network import Network
+from spark3r.models.registry import named
 from spark3r.reconstruction import Cost, Reconstruction
 from spark3r.reduction import Reducer, ReductionSchedule
 from spark3r.tokens import TokenLayout
@@ -79,6 +81,27 @@ def estimate(model: Network, num_frames: int, height: int, width: int, schedule:
     queries, keys = schedule_for(schedule, num_frames, model).token_counts(layout)
     needed = _needed_bytes(model, layout, height * width)
     return Estimate(num_frames, height, width, layout.total, queries, keys, needed, available_bytes(model.device))
+
+
+def needed_memory(
+    name: str,
+    num_frames: int,
+    height: int,
+    width: int,
+    resolution: int | None = None,
+    dtype: str | torch.dtype | None = None,
+    device: str | None = None,
+) -> int:
+    """Bytes that a named model, its weights included, asks for frames of this size; no weights are read."""
+    network = _skeleton(name, pick_dtype(dtype, pick_device(device)))
+    size = network_size(network, height, width, resolution)
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    return weights + _needed_bytes(network, network.trunk.layout(num_frames, network.grid(*size)), size[0] * size[1])
+
+
+@lru_cache(maxsize=32)
+def _skeleton(name: str, dtype: torch.dtype) -> Network:
+    return skeleton(named(name).config).set_dtype(dtype)
 
 
 def _needed_bytes(model: Network, layout: TokenLayout, pixels: int) -> int:

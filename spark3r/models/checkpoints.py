@@ -19,7 +19,7 @@ from spark3r.models.door import Door
 from spark3r.models.fetch import Progress
 from spark3r.models.hub import download
 from spark3r.models.network import Network
-from spark3r.models.registry import ENTRIES, WEIGHTS, ModelCard, list_models, recognise
+from spark3r.models.registry import ENTRIES, WEIGHTS, ModelCard, list_models, named, recognise
 
 __all__ = [
     "ModelCard",
@@ -88,10 +88,8 @@ def random_model(
     name: str, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None, seed: int = 0
 ) -> Network:
     """A named model with random weights, for measuring speed and memory without a checkpoint."""
-    if name not in ENTRIES:
-        raise CheckpointError(f"no model {name!r}: must be one of {', '.join(ENTRIES)}")
     target = pick_device(device)
-    network = skeleton(ENTRIES[name].config).set_dtype(pick_dtype(dtype, target)).to_empty(device=target)
+    network = skeleton(named(name).config).set_dtype(pick_dtype(dtype, target)).to_empty(device=target)
     generator = torch.Generator(target).manual_seed(seed)
     for tensor_name, tensor in network.state_dict().items():
         if tensor.ndim <= 1:

@@ -13,7 +13,6 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from spark3r.errors import Cancelled
 from spark3r.models.registry import Source
@@ -117,15 +116,10 @@ def _check_sum(path: Path, etag: str) -> None:
     if not re.fullmatch(r"[0-9a-f]{64}", etag):
         return
     with path.open("rb") as file:
-        found = _sha256(file)
+        found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != etag:
         path.unlink()
         raise OSError("what arrived is not what the hub has: its checksum differs")
-
-
-def _sha256(file: BinaryIO) -> str:
-    digest: Any = hashlib.file_digest(file, "sha256")
-    return digest.hexdigest()
 
 
 def _listed(folder: Path, blob: Path, commit: str, name: str) -> Path:

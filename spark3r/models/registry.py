@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from spark3r.errors import CheckpointError
 from spark3r.models.config import ModelConfig
 from spark3r.models.door import Door
 from spark3r.models.families.da3 import DA3_BASE, DA3_GIANT, DA3_LARGE, DA3_SMALL, da3_door
@@ -156,6 +157,13 @@ _ENTRIES = (
 )
 
 ENTRIES: dict[str, Entry] = {entry.card.name: entry for entry in _ENTRIES}
+
+
+def named(name: str) -> Entry:
+    """The entry of that name; raises CheckpointError listing the names there are."""
+    if name not in ENTRIES:
+        raise CheckpointError(f"no model {name!r}: must be one of {', '.join(ENTRIES)}")
+    return ENTRIES[name]
 
 
 def list_models() -> tuple[ModelCard, ...]:

@@ -53,7 +53,9 @@ class Handlers:
         if not paths:
             return gr.skip() if session.clip and session.clip.bundled else self._choose(session, self._clips[0])
         name = paths[0].name if len(paths) == 1 else f"{len(paths)} files"
-        return self._choose(session, Clip(name, paths)) | {self._page.gallery: gr.update(selected_index=None)}
+        update = self._choose(session, Clip(name, paths))
+        ours = self._clips.index(session.clip) if session.clip in self._clips else None
+        return update | {self._page.gallery: gr.update(selected_index=ours)}
 
     def settings_changed(self, values: Values, request: gr.Request) -> Updates:
         """Frames, model or reduction moved: say what a run would be."""
@@ -108,25 +110,31 @@ class Handlers:
         return getattr(self._page, side)
 
     def _choose(self, session: Session, clip: Clip) -> Updates:
+        """Take the clip if it can be read; otherwise say why and keep the one before."""
+        complaint = ""
         try:
-            look = planning.look_at(clip)
+            session.look = planning.look_at(clip)
+            session.clip = clip
         except InputError as error:
-            return {self._page.clip: charts.message(str(error))}
-        session.clip, session.info = clip, look.info
-        return {self._page.clip: charts.clip_preview(clip.name, look.facts, look.thumbnails, look.notes)}
+            complaint = charts.message(str(error))
+        if session.clip is None or session.look is None:
+            return {self._page.clip: complaint}
+        look = session.look
+        return {
+            self._page.clip: complaint + charts.clip_preview(session.clip.name, look.facts, look.thumbnails, look.notes)
+        }
 
     def _request(self, session: Session, values: Values) -> RunRequest:
-        if session.clip is None or session.info is None:
+        if session.clip is None or session.look is None:
             raise InputError("Choose a clip first: one of the bundled ones, or drop a video or photos.")
         sampling = SamplingSettings.from_values(_named(self._page.sampling, values))
-        return RunRequest(session.clip, sampling, ReductionSettings.from_values(_named(self._page.reduction, values)))
+        reduction = ReductionSettings.from_values(_named(self._page.reduction, values))
+        return RunRequest(session.clip, session.look.info, sampling, reduction)
 
     def _plan(self, session: Session, values: Values) -> Updates:
         page = self._page
         try:
-            request = self._request(session, values)
-            assert session.info is not None  # as there is a clip
-            plan = planning.plan(request, session.info, self._engine.models)
+            plan = planning.plan(self._request(session, values), self._engine.models)
         except InputError as error:
             return {page.frames_plan: charts.message(str(error)), page.tokens_plan: ""}
         return {page.frames_plan: charts.plan(plan.frames, plan.warning), page.tokens_plan: charts.plan(plan.tokens)}

@@ -55,9 +55,9 @@ class Plan:
     warning: str = ""
 
 
-def plan(request: RunRequest, info: SourceInfo, models: Models) -> Plan:
+def plan(request: RunRequest, models: Models) -> Plan:
     """What the run that `request` asks for would be. Raises InputError for settings that make none."""
-    sampling = request.sampling
+    sampling, info = request.sampling, request.info
     count = planned_frames(info, sampling.max_frames, sampling.fps or None)
     frames = {"Frames": f"{count} of {info.frame_count}"}
     model = models.at_hand(sampling.model)

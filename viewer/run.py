@@ -6,6 +6,7 @@ others stand in line and see their place.
 """
 
 import logging
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from typing import Any
 
 from spark3r.compare import Comparison, compare, warm_up
 from spark3r.errors import Cancelled, InputError
-from spark3r.frames import Frames, read_frames
+from spark3r.frames import Frames, SourceInfo, read_frames
 from spark3r.geometry import Similarity
 from spark3r.inference import Progress, network_size, reconstruct
 from spark3r.metrics import evaluate
@@ -29,6 +30,7 @@ from viewer.engine import Engine
 from viewer.scene import Ranges, viewer_from_world
 from viewer.state import ReductionSettings, RunReport, SamplingSettings, Side, SideReport
 
+SMALLEST_READ = 64  # pixels: the least that `read_frames` accepts
 KEPT_BASELINES = 3  # dense results one visitor keeps, so that going back to an earlier clip costs nothing
 
 log = logging.getLogger(__name__)
@@ -53,8 +55,14 @@ class RunRequest:
     """Everything a run depends on."""
 
     clip: Clip
+    info: SourceInfo  # of the clip
     sampling: SamplingSettings
     reduction: ReductionSettings
+
+    @property
+    def input(self) -> object:
+        """What decides the dense run; equal for runs that differ in their reduction only."""
+        return self.clip, self.sampling
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +85,7 @@ class Memory:
     def __init__(self) -> None:
         self._frames: tuple[object, Frames] | None = None
         self._baselines: OrderedDict[object, Baseline] = OrderedDict()
+        self._latest: tuple[object, Baseline] | None = None
 
     def frames(self, key: object, read: Callable[[], Frames]) -> Frames:
         """The frames of `key`, read only if they are not the ones read last."""
@@ -86,9 +95,16 @@ class Memory:
         return self._frames[1]
 
     def baseline(self, key: object) -> Baseline | None:
+        """The dense result of these frames, model and size, if it is kept."""
         return self._baselines.get(key)
 
-    def keep(self, key: object, baseline: Baseline) -> None:
+    def expected(self, request: RunRequest) -> Baseline | None:
+        """What is probably going to be reused, known before the frames are read."""
+        return self._latest[1] if self._latest and self._latest[0] == request.input else None
+
+    def keep(self, key: object, request: RunRequest, baseline: Baseline) -> None:
+        """Remember a baseline; the oldest is forgotten."""
+        self._latest = request.input, baseline
         self._baselines[key] = baseline
         while len(self._baselines) > KEPT_BASELINES:
             self._baselines.popitem(last=False)
@@ -105,6 +121,8 @@ class Run:
         show: Callable[[Side, Reconstruction, Baseline], None],
     ) -> None:
         self.report = RunReport("preparing", clip=request.clip.name, doing="Starting")
+        if expected := memory.expected(request):
+            self.report = replace(self.report, dense=_reused(expected))
         self._request, self._engine, self._memory, self._show = request, engine, memory, show
         self._cancel = threading.Event()
 
@@ -133,7 +151,8 @@ class Run:
         schedule = self._request.reduction.schedule(len(frames), model.config.sensitive_layers)
         self._tell(doing="Warming up", schedule=str(schedule), notes=frames.notes)
         warm_up(frames, model, schedule, self._request.sampling.resolution or None)
-        baseline = self._dense(frames, model)
+        self._check()
+        baseline = self._baseline(frames, model)
         comparison = self._reduced(frames, model, schedule, baseline)
         self._tell(phase="done", doing="", comparison=self._scored(comparison), message=_summary(comparison))
 
@@ -147,7 +166,7 @@ class Run:
     def _read(self, model: Network) -> Frames:
         sampling, clip = self._request.sampling, self._request.clip
         self._tell(doing="Reading the clip")
-        size = sampling.resolution or max(network_size(model, 480, 640, None))
+        size = _size_to_read(model, self._request)
 
         def read() -> Frames:
             return read_frames(
@@ -159,25 +178,26 @@ class Run:
         self._check()
         return frames
 
-    def _dense(self, frames: Frames, model: Network) -> Baseline:
+    def _baseline(self, frames: Frames, model: Network) -> Baseline:
+        """The dense result of these frames: reused where it is known, else measured now."""
         sampling = self._request.sampling
         key = (_digest(frames), sampling.model, sampling.resolution)
-        known = self._memory.baseline(key)
-        if known is None:
-            self._tell(phase="dense", doing="Dense run", dense=SideReport("running"))
-            scene = reconstruct(
-                frames, model, ReductionSchedule.off(), resolution=sampling.resolution or None,
-                progress=self._follow("dense"), cancel=self._cancel.is_set,
-            )  # fmt: skip
-            known = Baseline.of(scene)
-            self._memory.keep(key, known)
-            state = "measured"
-        else:
-            state = "reused"
-        dense = SideReport(state, fraction=1.0, cost=known.scene.cost)
-        self._show("dense", known.scene, known)
-        self._tell(dense=dense, conditions=_conditions(known.scene))
-        return known
+        baseline = self._memory.baseline(key)
+        report = None if baseline is None else _reused(baseline)
+        if baseline is None:
+            baseline = Baseline.of(self._dense(frames, model))
+            report = SideReport("measured", fraction=1.0, cost=baseline.scene.cost)
+        self._memory.keep(key, self._request, baseline)
+        self._show("dense", baseline.scene, baseline)
+        self._tell(dense=report, conditions=_conditions(baseline.scene))
+        return baseline
+
+    def _dense(self, frames: Frames, model: Network) -> Reconstruction:
+        self._tell(phase="dense", doing="Dense run", dense=SideReport("running"))
+        return reconstruct(
+            frames, model, ReductionSchedule.off(), resolution=self._request.sampling.resolution or None,
+            progress=self._follow("dense"), cancel=self._cancel.is_set,
+        )  # fmt: skip
 
     def _reduced(self, frames: Frames, model: Network, schedule: ReductionSchedule, baseline: Baseline) -> Comparison:
         self._tell(phase="reduced", doing="Spark3R run", reduced=SideReport("running"))
@@ -236,6 +256,17 @@ class Run:
 @lru_cache(maxsize=4)
 def _truth(path: Path, height: int, width: int) -> Truth | None:
     return load_truth(path, size=(height, width))
+
+
+def _reused(baseline: Baseline) -> SideReport:
+    return SideReport("reused", fraction=1.0, cost=baseline.scene.cost)
+
+
+def _size_to_read(model: Network, request: RunRequest) -> int:
+    """Longer side in pixels at which both sides of a frame are at least as long as the network's input."""
+    height, width = request.info.height, request.info.width
+    wanted = network_size(model, height, width, request.sampling.resolution or None)
+    return max(SMALLEST_READ, math.ceil(max(height, width) * max(wanted[0] / height, wanted[1] / width)))
 
 
 def _digest(frames: Frames) -> bytes:

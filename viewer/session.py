@@ -11,10 +11,10 @@ from pathlib import Path
 from viser import ViserServer
 
 from spark3r.errors import InputError
-from spark3r.frames import SourceInfo
 from spark3r.reconstruction import Reconstruction
 from viewer.camera_sync import CameraLink
 from viewer.engine import Engine
+from viewer.planning import Look
 from viewer.run import Baseline, Clip, Memory, Run, RunRequest
 from viewer.scene import PaneScene, first_look
 from viewer.state import SIDES, RunReport, Side, ViewSettings
@@ -49,7 +49,7 @@ class Session:
         self.link = CameraLink(tuple(pane.server for pane in self.panes.values()))
         self.download_key = secrets.token_urlsafe(16)
         self.clip: Clip | None = None
-        self.info: SourceInfo | None = None  # of the clip
+        self.look: Look | None = None  # of the clip
         self.scenes: dict[Side, Reconstruction] = {}  # what the panes show, in the baseline's world: for download
         self._engine = engine
         self._memory = Memory()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from spark3r.frames import SourceInfo
 from spark3r.models.checkpoints import save_checkpoint
 from spark3r.models.families.mini import MINI_CONFIG
 from spark3r.models.network import build
@@ -19,6 +20,7 @@ from viewer.state import ReductionSettings, SamplingSettings
 
 FRAMES = 4
 RESOLUTION = 64
+INFO = SourceInfo("images", FRAMES, None, None, width=128, height=96)
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +62,7 @@ def request_for(model_path: str, clip: Clip) -> Callable[..., RunRequest]:
 
     def make(kv_factor: int = 2, source: Clip = clip, max_frames: int = FRAMES) -> RunRequest:
         sampling = SamplingSettings(max_frames, 0.0, model_path, RESOLUTION)
-        return RunRequest(source, sampling, ReductionSettings("manual", 2, kv_factor, 20, 1, "spark3r"))
+        return RunRequest(source, INFO, sampling, ReductionSettings("manual", 2, kv_factor, 20, 1, "spark3r"))
 
     return make
 

@@ -4,15 +4,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from spark3r.errors import Cancelled
+from spark3r.frames import SourceInfo
+from spark3r.inference import network_size
 from spark3r.reconstruction import Reconstruction
 from tests.viewer.conftest import some_file, wait_until
 from viewer.engine import Engine, RunQueue
-from viewer.run import Baseline, Clip, Memory, Run, RunRequest
+from viewer.run import Baseline, Clip, Memory, Run, RunRequest, _size_to_read
 from viewer.state import Side
 
 RequestFor = Callable[..., RunRequest]
@@ -50,6 +53,7 @@ def test_another_factor_reuses_the_baseline_and_its_cost(engine: Engine, request
     first = Run(request_for(2), engine, memory, shown)
     first.work()
     second = Run(request_for(4), engine, memory, shown)
+    assert second.report.dense.state == "reused"  # known at once, so that the pane does not flicker
     second.work()
     assert second.report.dense.state == "reused"
     assert second.report.reduced.state == "measured"
@@ -61,6 +65,7 @@ def test_other_frames_need_another_baseline(engine: Engine, request_for: Request
     memory = Memory()
     Run(request_for(), engine, memory, Shown()).work()
     fewer = Run(request_for(max_frames=3), engine, memory, Shown())
+    assert fewer.report.dense.state == "empty"
     fewer.work()
     assert fewer.report.dense.state == "measured"
 
@@ -156,3 +161,15 @@ def test_a_waiting_run_says_so_and_can_be_stopped(engine: Engine, request_for: R
         thread.join(timeout=5)
         assert time.monotonic() - started < 2
     assert run.report.phase == "stopped"
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 128), (2000, 300), (300, 2000), (40, 40)])
+def test_frames_are_read_no_smaller_than_the_network_sees_them(
+    height: int, width: int, engine: Engine, request_for: RequestFor
+) -> None:
+    request = replace(request_for(), info=SourceInfo("images", 1, None, None, width, height))
+    model = engine.models.get(request.sampling.model)
+    scale = _size_to_read(model, request) / max(height, width)
+    wanted = network_size(model, height, width, request.sampling.resolution)
+    assert height * scale >= wanted[0] - 1e-6
+    assert width * scale >= wanted[1] - 1e-6

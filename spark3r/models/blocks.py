@@ -48,6 +48,7 @@ class LayerScale(nn.Module):
 
 
 _HIDDEN_AT_ONCE = 1 << 26  # elements of an MLP's hidden layer that exist at once, without gradients
+_HIDDEN_IN_CACHE = 1 << 21  # the same on a CPU, where what stays in cache is 1.4 times faster
 
 
 class Block(nn.Module):
@@ -83,7 +84,7 @@ class Block(nn.Module):
 
     def _update(self, x: Tensor, rotation: Rotation | None, reduce: Reduce) -> Tensor:
         """In place and in parts: inner layers never exist for all tokens of a long clip at once."""
-        rows = max(1, _HIDDEN_AT_ONCE // self.hidden)
+        rows = max(1, (_HIDDEN_IN_CACHE if x.device.type == "cpu" else _HIDDEN_AT_ONCE) // self.hidden)
         sequences = max(1, rows // x.shape[1]) if reduce is no_reduction else len(x)
         for part in x.split(sequences):
             part += self.ls1(self.attn(self.norm1(part), rotation, reduce))

@@ -89,7 +89,7 @@ def test_reduction_acts_in_global_layers_only(family: str):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_parts_and_chunks_change_nothing(family: str, monkeypatch: pytest.MonkeyPatch):
     whole = reconstruct(clip(5), network(family), None, resolution=RESOLUTION[family])
-    monkeypatch.setattr(blocks, "_HIDDEN_AT_ONCE", 1)
+    monkeypatch.setattr(blocks, "_HIDDEN_IN_CACHE", 1)
     monkeypatch.setattr("spark3r.inference.FRAMES_AT_ONCE", 2)
     parts = reconstruct(clip(5), network(family), None, resolution=RESOLUTION[family])
     for name in ("depth", "confidence", "world_from_camera", "intrinsics"):

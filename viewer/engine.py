@@ -5,9 +5,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 from spark3r.errors import Cancelled
-from spark3r.models.checkpoints import list_models, load_model
+from spark3r.models.checkpoints import list_models, load_model, named, pick_device, pick_dtype, skeleton
 from spark3r.models.network import Network
 
 
@@ -48,18 +49,29 @@ class Models:
         self._loading = threading.Lock()
         self._loaded: dict[str, Network] = {}
 
-    def get(self, name: str) -> Network:
-        """The network of that name or path, loaded if need be; that may take minutes. Raises InputError."""
+    def get(
+        self,
+        name: str,
+        progress: Callable[[int, int], None] | None = None,  # bytes of a download so far, and in all
+        cancel: Callable[[], bool] | None = None,
+    ) -> Network:
+        """The network of that name or path, loaded if need be; that may take minutes. Raises InputError, Cancelled."""
         with self._loading:
             if name not in self._loaded:
                 if not is_bundled(name):  # two large ones never stand in memory together
                     self._loaded = {known: model for known, model in self._loaded.items() if is_bundled(known)}
-                self._loaded[name] = load_model(name)
+                self._loaded[name] = load_model(name, progress=progress, cancel=cancel)
             return self._loaded[name]
 
     def at_hand(self, name: str) -> Network | None:
         """The network if that takes no time, else None."""
         return self.get(name) if is_bundled(name) else self._loaded.get(name)
+
+
+@cache
+def outline(name: str) -> Network:
+    """The network of that name without weights, to tell sizes by. Raises InputError for an unknown name."""
+    return skeleton(named(name).config).set_dtype(pick_dtype(None, pick_device(None)))
 
 
 def is_bundled(name: str) -> bool:

@@ -2,17 +2,17 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from spark3r.frames import SourceInfo, describe_source, planned_frames, read_frames
-from spark3r.inference import Estimate, estimate, network_size
+from spark3r.inference import Estimate, estimate, needed_memory, network_size
 from spark3r.models.checkpoints import ModelCard, list_models
 from spark3r.reduction.schedule import ReductionSchedule
 from viewer import charts
-from viewer.engine import Models
+from viewer.engine import Models, outline
 from viewer.run import Clip, RunRequest
 
 PREVIEW_FRAMES = 6
@@ -58,18 +58,21 @@ class Plan:
 def plan(request: RunRequest, models: Models) -> Plan:
     """What the run that `request` asks for would be. Raises InputError for settings that make none."""
     sampling, info = request.sampling, request.info
+    loaded = models.at_hand(sampling.model)
+    model = loaded or outline(sampling.model)
     count = planned_frames(info, sampling.max_frames, sampling.fps or None)
-    frames = {"Frames": f"{count} of {info.frame_count}"}
-    model = models.at_hand(sampling.model)
-    if model is None:
-        schedule = request.reduction.schedule(count, None)
-        return Plan(frames, {"Schedule": str(schedule)}, _loading(card(sampling.model)))
     height, width = network_size(model, info.height, info.width, sampling.resolution or None)
     schedule = request.reduction.schedule(count, model.config.sensitive_layers)
     dense, reduced = (estimate(model, count, height, width, each) for each in (None, schedule))
-    frames["Network input"] = f"{width} × {height} pixels"
-    frames["Memory"] = f"about {charts.byte_count(dense.needed_bytes)} of {charts.byte_count(dense.available_bytes)}"
-    return Plan(frames, _tokens(schedule, dense, reduced), _warning(request, dense))
+    if loaded is None:
+        needed = needed_memory(sampling.model, count, info.height, info.width, sampling.resolution or None)
+        dense = replace(dense, needed_bytes=needed)
+    frames = {
+        "Frames": f"{count} of {info.frame_count}",
+        "Network input": f"{width} × {height} pixels",
+        "Memory": _memory(dense, loaded is not None),
+    }
+    return Plan(frames, _tokens(schedule, dense, reduced), _warning(request, dense, loaded is not None))
 
 
 def card(name: str) -> ModelCard | None:
@@ -83,18 +86,21 @@ def _tokens(schedule: ReductionSchedule, dense: Estimate, reduced: Estimate) -> 
     return {"Schedule": str(schedule), "Attention, tokens": f"{full} × {full} → {fewer}"}
 
 
-def _warning(request: RunRequest, planned: Estimate) -> str:
-    if not planned.fits:
+def _memory(planned: Estimate, loaded: bool) -> str:
+    needed = f"about {charts.byte_count(planned.needed_bytes)}"
+    return f"{needed} of {charts.byte_count(planned.available_bytes)}" if loaded else f"{needed}, weights included"
+
+
+def _warning(request: RunRequest, planned: Estimate, loaded: bool) -> str:
+    known = card(request.sampling.model)
+    if loaded and not planned.fits:
         return "This does not fit into memory: take fewer frames or a lower resolution."
-    if request.sampling.model == "mini" and not request.clip.bundled:
-        return REAL_FOOTAGE
+    if known and known.bundled:
+        return "" if request.clip.bundled else REAL_FOOTAGE
+    if known and not loaded:
+        size = charts.byte_count(known.download_bytes)
+        return f"The first run fetches {known.title}, {size}, unless this machine has it already."
     return ""
-
-
-def _loading(known: ModelCard | None) -> str:
-    if known is None or not known.download_bytes:
-        return ""
-    return f"The first run loads {known.title}: {charts.byte_count(known.download_bytes)} unless it is here already."
 
 
 def _data_url(image: np.ndarray) -> str:  # [H, W, 3] uint8 RGB

@@ -26,6 +26,7 @@ from spark3r.models.network import Network
 from spark3r.reconstruction import Reconstruction
 from spark3r.reduction.schedule import ReductionSchedule
 from spark3r.synthetic.truth import Truth, load_truth
+from viewer.charts import byte_count
 from viewer.engine import Engine
 from viewer.scene import Ranges, viewer_from_world
 from viewer.state import ReductionSettings, RunReport, SamplingSettings, Side, SideReport
@@ -159,7 +160,7 @@ class Run:
     def _prepare_model(self) -> Network:
         name = self._request.sampling.model
         self._tell(phase="preparing", doing=f"Loading {name}", reduced=SideReport("waiting"))
-        model = self._engine.models.get(name)
+        model = self._engine.models.get(name, self._count_bytes, self._cancel.is_set)
         self._check()
         return model
 
@@ -231,6 +232,9 @@ class Run:
 
     def _count_frames(self, done: int, total: int) -> None:
         self._tell(doing=f"Reading frame {done} of {total}")
+
+    def _count_bytes(self, done: int, whole: int) -> None:
+        self._tell(doing=f"Downloading: {byte_count(done)} of {byte_count(whole)}")
 
     def _wait_at(self, ahead: int) -> None:
         others = "one run is" if ahead == 1 else f"{ahead} runs are"

@@ -99,6 +99,11 @@ def grid_rotation(
 ) -> Rotation:
     """Tables of one frame for the two-part rotary embedding (base 100): rows turn the head's first half, columns the
     second. Patches stand at (row + 1, column + 1), or all at (1, 1) if `flat`; special tokens at (0, 0), unrotated."""
+    with torch.inference_mode(False):  # so that tables made while reconstructing serve training too
+        return _grid_rotation(grid, special, head_dim, device, flat)
+
+
+def _grid_rotation(grid: tuple[int, int], special: int, head_dim: int, device: torch.device, flat: bool) -> Rotation:
     rows, columns = torch.meshgrid(*(torch.arange(1, side + 1) for side in grid), indexing="ij")
     place = torch.stack((rows, columns), dim=-1).reshape(-1, 2)  # [h·w, 2]
     place = torch.ones_like(place) if flat else place

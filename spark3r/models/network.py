@@ -92,8 +92,8 @@ class Network(nn.Module):
         """Linear and convolution weights in `dtype`; norms, positions, cameras and the last layers of depth stay
         float32, as geometry needs it. Convolutions keep channels last, which matrix units read without reordering."""
         for layer in self._fast_layers():
-            layer.to(dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] torch's stubs lack it
-        return self
+            layer.to(dtype)
+        return self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] torch's stubs lack it
 
     def _fast_layers(self) -> Iterator[nn.Module]:
         pending: list[nn.Module] = [self]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -25,20 +26,22 @@ def add_position(x: Tensor) -> Tensor:
     without gradients x itself is updated."""
     *_, channels, rows, columns = x.shape
     diagonal = math.hypot(rows, columns)
-    frequency = 100.0 ** -(torch.arange(channels // 4, dtype=torch.float64) / (channels // 4))
-    across = _waves(columns, columns / diagonal, frequency).to(x)[:, None, :]  # [C/2, 1, n]
-    down = _waves(rows, rows / diagonal, frequency).to(x)[:, :, None]  # [C/2, m, 1]
+    across = _waves(channels, columns, columns / diagonal).to(x)[:, None, :]  # [C/2, 1, n]
+    down = _waves(channels, rows, rows / diagonal).to(x)[:, :, None]  # [C/2, m, 1]
     x = x.clone() if torch.is_grad_enabled() else x
     x[:, : channels // 2] += across
     x[:, channels // 2 :] += down
     return x
 
 
-def _waves(cells: int, extent: float, frequency: Tensor) -> Tensor:
-    """[C/2, cells]: sines, then cosines, of cell centres spread over ±extent."""
-    last = extent * (cells - 1) / cells
-    angle = frequency[:, None] * torch.linspace(-last, last, cells, dtype=torch.float64)
-    return _POSITION_STRENGTH * torch.cat((angle.sin(), angle.cos()))
+@lru_cache(maxsize=32)
+def _waves(channels: int, cells: int, extent: float) -> Tensor:
+    """[C/2, cells] float64: sines, then cosines, of cell centres spread over ±extent."""
+    with torch.inference_mode(False):  # so that the table serves training too
+        frequency = 100.0 ** -(torch.arange(channels // 4, dtype=torch.float64) / (channels // 4))
+        last = extent * (cells - 1) / cells
+        angle = frequency[:, None] * torch.linspace(-last, last, cells, dtype=torch.float64)
+        return _POSITION_STRENGTH * torch.cat((angle.sin(), angle.cos()))
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:

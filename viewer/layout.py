@@ -176,6 +176,7 @@ def _panes() -> dict[str, Any]:
         for side in ("dense", "reduced"):
             with gr.Column(elem_classes="pane", min_width=320):
                 heading = _html(charts.pane_heading(side, idle), elem_classes="pane-top")
+                _html(charts.static_page("colour_scale.html"), elem_classes="pane-scale")
                 panes[side] = Pane(heading, _html(elem_classes="pane-view", elem_id=f"pane-{side}"))
     return panes
 

@@ -9,14 +9,17 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import spark3r.benchmark.sensitivity as sensitivity
 import spark3r.benchmark.speed as speed
 from spark3r import DoesNotFit, Frames, InputError, ReductionSchedule
 from spark3r.__main__ import main
 from spark3r.benchmark.chart import relative_to_dense
+from spark3r.benchmark.choices import Choices
 from spark3r.benchmark.flops import count_flops
 from spark3r.benchmark.speed import Setting, benchmark, named_schedule
+from spark3r.models.blocks import grid_rotation
 from spark3r.models.checkpoints import load_model
 from spark3r.models.families.mini import MINI_CONFIG
 from spark3r.models.network import Network
@@ -215,3 +218,31 @@ def test_sensitivity_takes_the_clips_that_are_long_enough(clip: Path, untrained:
 def test_flags_without_meaning_are_usage_errors():
     assert main(["benchmark", "--repeats", "0"]) == 2
     assert main(["benchmark", "--frames", "0"]) == 2
+
+
+@pytest.mark.parametrize("frames", [1, 7, 12])
+def test_every_alternative_is_a_whole_reduction(network: Network, frames: int):
+    """Specials stay themselves, every token gets an answer, and only the shipped one is what Reducer does."""
+    layout = TokenLayout(frames, SPECIAL, (2, 3), frames // 2)
+    x = torch.randn(1, layout.total, WIDTH, generator=torch.Generator().manual_seed(frames))
+    rotation = grid_rotation(layout.grid, SPECIAL, 48, x.device).repeated(frames)
+    schedule = ReductionSchedule(3, 4, group_size=5)
+    for name, plan in Choices(network, schedule).planners().items():
+        reduction = plan(x, layout, 0)
+        merged, context = reduction.queries(x), reduction.context(x)
+        assert len(reduction.query_rotation(rotation).cos) == merged.shape[1], name
+        assert len(reduction.context_rotation(rotation).cos) == context.shape[1], name
+        special, _ = layout.split(reduction.restore(merged))
+        assert torch.equal(special, layout.split(x)[0]), name
+        means = layout.split(reduction.restore(merged))[1].sum(dim=(1, 2))
+        torch.testing.assert_close(means, layout.split(x)[1].sum(dim=(1, 2)), rtol=1e-4, atol=1e-3)
+
+
+def test_choices_measures_every_variant(clip: Path, untrained: Path, tmp_path: Path):
+    out = tmp_path / "choices.json"
+    flags = ["--model", str(untrained), "--frames", "3", "--json", str(out), "--quiet"]
+    assert main(["choices", str(clip), *flags]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["variant"] for row in rows][:2] == ["dense", "as shipped"]
+    assert len({row["variant"] for row in rows}) == 10
+    assert all(math.isfinite(row["abs_rel"]) for row in rows)

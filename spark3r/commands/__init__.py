@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from spark3r.commands.benchmark import Benchmark
+from spark3r.commands.choices import Choices
 from spark3r.commands.compare import Compare
 from spark3r.commands.evaluate import Evaluate
 from spark3r.commands.models import Models
@@ -25,6 +26,7 @@ COMMANDS: dict[str, type[Command]] = {
     "benchmark": Benchmark,
     "sensitivity": Sensitivity,
     "probe": ProbeLayers,
+    "choices": Choices,
     "evaluate": Evaluate,
     "models": Models,
     "train": Train,
@@ -33,6 +35,7 @@ COMMANDS: dict[str, type[Command]] = {
 __all__ = [
     "COMMANDS",
     "Benchmark",
+    "Choices",
     "Command",
     "Compare",
     "Evaluate",

@@ -55,7 +55,7 @@ class Sensitivity(OutputOptions):
         rows: list[dict[str, Any]] = []
         for length in self.frames:
             for folder in self.folders:
-                sample = self._sample(folder, length, network)
+                sample = sample_of(folder, length, network, self.resolution)
                 if sample is not None:
                     rows += study(sample, network, queries, keys, self.resolution, report.doing)
         if not rows:
@@ -65,16 +65,18 @@ class Sensitivity(OutputOptions):
             draw_sensitivity(rows, self.chart, f"{network.config.name} · {len(self.folders)} clips with exact truth")
         report.answer(sensitivity_table(rows), {"machine": about, "rows": rows})
 
-    def _sample(self, folder: Path, length: int, network: Network) -> Sample | None:
-        info = describe_source(clip_source(folder))
-        if info.frame_count < length:
-            return None
-        size = network_size(network, info.height, info.width, self.resolution)
-        frames = read_frames(clip_source(folder), max_frames=length, resolution=max(size))
-        truth = load_truth(folder, size=size)
-        if truth is None:
-            raise InputError(f"{folder} has no truth: sensitivity needs a truth.npz (or recipe.json) beside the frames")
-        return Sample(folder.name, frames, truth.select(frames.indices))
+
+def sample_of(folder: Path, length: int, network: Network, resolution: int | None = None) -> Sample | None:
+    """So many frames of a clip, taken evenly, with their truth; None if the clip is shorter."""
+    info = describe_source(clip_source(folder))
+    if info.frame_count < length:
+        return None
+    size = network_size(network, info.height, info.width, resolution)
+    frames = read_frames(clip_source(folder), max_frames=length, resolution=max(size))
+    truth = load_truth(folder, size=size)
+    if truth is None:
+        raise InputError(f"{folder} has no truth: it needs a truth.npz (or recipe.json) beside the frames")
+    return Sample(folder.name, frames, truth.select(frames.indices))
 
 
 def sensitivity_table(rows: list[dict[str, Any]]) -> str:

@@ -52,11 +52,11 @@ class Reducer:
         if self.schedule.policy == "uniform" and merged is not None:
             return _MergedBothSides(merged, merged.merge(x))
         kept = kept_context(layout, level.kv_factor, x.device) if level.kv_factor > 1 else None
-        return _MergedAndPruned(merged, kept)
+        return MergedAndPruned(merged, kept)
 
 
 @dataclass(frozen=True)
-class _MergedAndPruned(Reduction):
+class MergedAndPruned(Reduction):
     """Spark3R's asymmetric reduction; None on a side means that side is untouched."""
 
     merged: MergePlan | None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
+import rich
 from gradio.themes import Base
 
 from spark3r.models.checkpoints import list_models
@@ -55,6 +56,7 @@ def serve(host: str, port: int, model: str, share: bool) -> None:
 @contextmanager
 def running(host: str, port: int, model: str, share: bool = False) -> Iterator[Running]:
     """The page, started in a background thread; everything it holds ends with the `with`."""
+    rich.get_console().quiet = True  # viser prints the inner address of every pane, which nobody should open
     engine = Engine(RunQueue(), Models())
     if engine.models.at_hand(model) is None:
         engine.models.get(model)  # named on the command line: better to fail before the page is up

@@ -34,6 +34,14 @@ def test_no_free_port_is_one_sentence(
     assert "--port" in said
 
 
+@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 70_000), ("127.0.0.1", -40), ("no.such.host.invalid", 7860)])
+def test_what_cannot_be_listened_at_is_one_sentence(host: str, port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(app.Arguments(host=host, port=port)) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert host in said
+
+
 def test_an_unknown_model_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main(app.Arguments(port=17860, model="no-such-model")) == 1
     said = capsys.readouterr().err

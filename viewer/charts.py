@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from spark3r.compare import Comparison
 from spark3r.models.checkpoints import ModelCard
-from spark3r.reconstruction import STAGES
+from spark3r.reconstruction import STAGES, Cost
 from viewer.state import TITLES, RunReport, Side, SideReport
 
 STATIC = Path(__file__).parent / "static"
@@ -50,8 +50,6 @@ class Bar:
     badge: str
     total: str
     segments: Sequence[Segment]
-    memory: str
-    tokens: str
 
 
 class DifferenceRow(NamedTuple):
@@ -74,6 +72,7 @@ def readout(report: RunReport) -> str:
         bars=[_bar(name, side, longest) for name, side in sides.items()],
         stages=[(key, STAGE_NAMES[key]) for key in STAGES],
         speedup=_speedup(report),
+        facts=_facts(report.dense.cost, report.reduced.cost),
     )
 
 
@@ -192,9 +191,19 @@ def _bar(name: Side, side: SideReport, longest_ms: float) -> Bar:
         badge={"measured": "measured now", "reused": "reused"}.get(side.state, side.state),
         total=milliseconds(_total_ms(side)) if segments or cost else "–",
         segments=segments,
-        memory=byte_count(cost.peak_bytes) if cost else "–",
-        tokens=f"{count(cost.query_tokens)} × {count(cost.kv_tokens)}" if cost else "–",
     )
+
+
+def _facts(dense: Cost | None, reduced: Cost | None) -> list[tuple[str, str, str]]:
+    """(what, of the dense run, of the reduced run)."""
+    return [
+        ("Attention, queries × keys", _tokens(dense), _tokens(reduced)),
+        ("Peak memory", *(byte_count(cost.peak_bytes) if cost else "–" for cost in (dense, reduced))),
+    ]
+
+
+def _tokens(cost: Cost | None) -> str:
+    return f"{count(cost.query_tokens)} × {count(cost.kv_tokens)}" if cost else "–"
 
 
 def _stages(side: SideReport) -> Mapping[str, float]:

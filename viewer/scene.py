@@ -1,5 +1,6 @@
 """What a pane shows: one cloud, the cameras that saw it, and the path between them (viser; no gradio)."""
 
+import threading
 from dataclasses import dataclass
 
 import cv2
@@ -42,31 +43,34 @@ class PaneScene:
         self._ranges: Ranges | None = None
         self._cloud: PointCloudHandle | None = None
         self._cameras: SceneNodeHandle | None = None
+        self._lock = threading.RLock()  # a run shows while the visitor moves a view slider
         server.gui.configure_theme(dark_mode=True, show_logo=False, show_share_button=False)
         server.gui.main_panel.minimize()
 
     def show(self, scene: Reconstruction, ranges: Ranges) -> None:
         """Show `scene`, given in viewer coordinates (`viewer_from_world`)."""
-        self._scene, self._ranges = scene, ranges
-        with self._server.atomic():
+        with self._lock, self._server.atomic():
+            self._scene, self._ranges = scene, ranges
             self._draw_cloud()
             self._draw_cameras(scene)
 
     def apply(self, view: ViewSettings) -> None:
         """Redraw under `view`; only what changed is sent."""
-        before, self._view = self._view, view
-        if self._cloud is None or self._cameras is None:
-            return
-        self._cameras.visible = view.cameras
-        self._cloud.point_size = view.point_size / 1000
-        chosen = (view.min_confidence_percentile, view.max_points, view.colour)
-        if chosen != (before.min_confidence_percentile, before.max_points, before.colour):
-            self._draw_cloud()
+        with self._lock:
+            before, self._view = self._view, view
+            if self._cloud is None or self._cameras is None:
+                return
+            self._cameras.visible = view.cameras
+            self._cloud.point_size = view.point_size / 1000
+            chosen = (view.min_confidence_percentile, view.max_points, view.colour)
+            if chosen != (before.min_confidence_percentile, before.max_points, before.colour):
+                self._draw_cloud()
 
     def clear(self) -> None:
         """Show nothing, as before the first run."""
-        self._scene = self._cloud = self._cameras = None
-        self._server.scene.reset()
+        with self._lock:
+            self._scene = self._cloud = self._cameras = None
+            self._server.scene.reset()
 
     def look_from(self, position: np.ndarray, look_at: np.ndarray) -> None:
         """Point every camera of this pane, and those of browsers still to come, from `position` at `look_at`."""

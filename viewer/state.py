@@ -67,7 +67,7 @@ class ViewSettings(_Settings):
 
     min_confidence_percentile: float = 15.0  # 0 to 100: this share of the least certain points is left out
     thousand_points: int = 150
-    point_size: float = 6.0  # thousandths of the scene radius
+    point_size: float = 8.0  # thousandths of the scene radius
     colour: str = "image"
     cameras: bool = True
 

@@ -1,14 +1,20 @@
 """Linked cameras: what is dragged in one pane moves the other.
 
-Setting a camera makes its browser report the new pose back a moment later.  Without care the two panes would then
-pull at each other, so the pane that moved leads for a short while and reports from the other are not followed.
+Setting a camera makes its browser report that pose back, a moment later or, over a slow line, much later.  Followed,
+such an echo would pull the pane in hand back to where it was.  So a report that repeats a pose we sent is not
+followed, and the pane that moved last keeps the lead for a short while.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
+import numpy as np
 from viser import CameraHandle, ClientHandle, ViserServer
 
+ECHOES_KNOWN = 128  # poses sent to one browser that it may still report back: seconds of dragging
+ECHO_TOLERANCE = 1e-3  # in units of the scene radius: float32 there and back
 LEAD_SECONDS = 0.3  # longer than a round trip to a remote browser, shorter than changing panes by hand
 
 
@@ -37,6 +43,7 @@ class CameraLink:
         self.enabled = True
         self._servers = servers
         self._lock = lock or LeaderLock()
+        self._sent: WeakKeyDictionary[ClientHandle, deque[np.ndarray]] = WeakKeyDictionary()
         for server in servers:
             self._watch(server)
 
@@ -46,26 +53,34 @@ class CameraLink:
 
             async def moved(camera: CameraHandle) -> None:
                 nonlocal arrived
+                first, arrived = not arrived, True
                 if not self.enabled:
-                    arrived = True
-                elif arrived:
-                    self._lead(server, camera)
-                else:  # a new or reloaded pane takes the pose the others already have
-                    arrived = True
-                    self._adopt(server, camera)
+                    return
+                if first:  # a new or reloaded pane takes the pose the others already have
+                    for other in self._others(server)[:1]:
+                        self._copy(other.camera, client)
+                elif not self._is_echo(client, camera) and self._lock.lead(server):
+                    for follower in self._others(server):
+                        self._copy(camera, follower)
 
             client.camera.on_update(moved)
 
         server.on_client_connect(joined)
 
-    def _lead(self, server: ViserServer, camera: CameraHandle) -> None:
-        if self._lock.lead(server):
-            for follower in self._others(server):
-                copy_pose(camera, follower.camera)
+    def _is_echo(self, client: ClientHandle, camera: CameraHandle) -> bool:
+        """Whether the pose is one that we gave this browser ourselves."""
+        pose = _pose(camera)
+        return any(np.allclose(pose, sent, atol=ECHO_TOLERANCE) for sent in tuple(self._sent.get(client, ())))
 
-    def _adopt(self, server: ViserServer, camera: CameraHandle) -> None:
-        for other in self._others(server)[:1]:
-            copy_pose(other.camera, camera)
+    def _copy(self, source: CameraHandle, target: ClientHandle) -> None:
+        """Give the browser the position, aim, up and field of view of `source`, in one message."""
+        self._sent.setdefault(target, deque(maxlen=ECHOES_KNOWN)).append(_pose(source))
+        camera = target.camera
+        with target.atomic():
+            camera.position = source.position
+            camera.look_at = source.look_at
+            camera.up_direction = source.up_direction
+            camera.fov = source.fov
 
     def _others(self, server: ViserServer) -> list[ClientHandle]:
         others = (other for other in self._servers if other is not server)
@@ -77,13 +92,8 @@ class CameraLink:
         clients = list(first.get_clients().values())
         if clients and self._lock.lead(first):
             for follower in self._others(first):
-                copy_pose(clients[0].camera, follower.camera)
+                self._copy(clients[0].camera, follower)
 
 
-def copy_pose(source: CameraHandle, target: CameraHandle) -> None:
-    """Give `target` the position, aim, up and field of view of `source`, in one message."""
-    with target.client.atomic():
-        target.position = source.position
-        target.look_at = source.look_at
-        target.up_direction = source.up_direction
-        target.fov = source.fov
+def _pose(camera: CameraHandle) -> np.ndarray:  # [6] position, look_at
+    return np.concatenate([camera.position, camera.look_at])

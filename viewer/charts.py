@@ -198,8 +198,12 @@ def _facts(dense: Cost | None, reduced: Cost | None) -> list[tuple[str, str, str
     """(what, of the dense run, of the reduced run)."""
     return [
         ("Attention, queries × keys", _tokens(dense), _tokens(reduced)),
-        ("Peak memory", *(byte_count(cost.peak_bytes) if cost else "–" for cost in (dense, reduced))),
+        ("Peak memory", _peak(dense), _peak(reduced)),
     ]
+
+
+def _peak(cost: Cost | None) -> str:
+    return byte_count(cost.peak_bytes) if cost else "–"
 
 
 def _tokens(cost: Cost | None) -> str:

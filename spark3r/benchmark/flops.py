@@ -18,7 +18,7 @@ from spark3r.reduction import Reducer, ReductionSchedule
 from spark3r.tokens import TokenLayout
 
 
-@torch.no_grad()
+@torch.enable_grad()  # without gradients blocks work in parts, and counting the parts of a long clip takes minutes
 def count_flops(
     config: ModelConfig, frames: int, height: int, width: int, schedule: ReductionSchedule
 ) -> dict[str, float]:

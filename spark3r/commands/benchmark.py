@@ -16,7 +16,16 @@ from spark3r.models.checkpoints import load_model, pick_device, random_model
 from spark3r.models.network import Network
 
 STAGES = ("encoder", "frame_attention", "global_attention", "matching", "heads", "aggregator", "total")
-HEADER = ("frames", "schedule", *(stage.removesuffix("_attention") for stage in STAGES), "× agg", "× all", "memory")
+HEADER = (
+    "frames",
+    "schedule",
+    *(stage.removesuffix("_attention") for stage in STAGES),
+    "× agg",
+    "× all",
+    "memory",
+    "TFLOP",
+    "of matmul rate",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +97,11 @@ def speed_table(rows: list[dict[str, Any]]) -> str:
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     start = (str(row["frames"]), row["schedule"])
     if "skipped" in row:
-        return (*start, *["–"] * (len(HEADER) - 3), "does not fit")
+        return (*start, "does not fit", *["–"] * (len(HEADER) - 3))
     times = (milliseconds(row[f"{stage}_ms"]) for stage in STAGES)
     gains = (factor(row[f"speedup_{part}"] or float("nan")) for part in ("aggregator", "total"))
-    return (*start, *times, *gains, byte_count(row["peak_bytes"]))
+    work = (f"{row['flops']['total'] / 1e12:.2f}", f"{row['matmul_share']['total']:.0%}")
+    return (*start, *times, *gains, byte_count(row["peak_bytes"]), *work)
 
 
 def caption_of(rows: list[dict[str, Any]], about: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -113,8 +114,15 @@ def _needed_bytes(model: Network, layout: TokenLayout, pixels: int) -> int:
     taps = layout.total * 2 * config.width * 4 * len(config.taps)
     fine = layout.frames * pixels // 16 * config.encoder.width * item if isinstance(config.encoder, StemConfig) else 0
     results = layout.frames * pixels * (3 + 4 + 4)
-    chunk = min(layout.frames, _head_frames(pixels)) * pixels * 4 * (64 if isinstance(config.dense, StemDense) else 384)
+    chunk = min(layout.frames, _head_frames(pixels)) * pixels * 4 * _head_values(config)
     return taps + fine + results + max(stream, chunk) + min(stream, chunk) // 4
+
+
+def _head_values(config: ModelConfig) -> int:
+    """How many float32 values the dense head holds per pixel at its peak."""
+    if not isinstance(config.dense, Dpt):
+        return 64
+    return 64 + config.dense.features * 5 // 4 if config.dense.ending == "convolutions" else 160
 
 
 def _head_frames(pixels: int) -> int:
@@ -147,8 +155,26 @@ def reconstruct(
     Raises InputError for what cannot be used, DoesNotFit before any work when memory will not do, Cancelled.
     """
     frames = frames if isinstance(frames, Frames) else _frames_of(frames)
-    network = load_model(model, device, dtype) if isinstance(model, str) else model
+    network = model if isinstance(model, Network) else _loaded(model, device, dtype, progress, cancel)
     return _Run(frames, network, schedule, resolution, progress, cancel).run()
+
+
+def _loaded(
+    model: str,
+    device: str | None,
+    dtype: str | torch.dtype | None,
+    progress: Callable[[Progress], None] | None,
+    cancel: Callable[[], bool] | None,
+) -> Network:
+    """A model by name; a download is told as the stage "download"."""
+    if progress is None:
+        return load_model(model, device, dtype, cancel=cancel)
+    started = time.perf_counter()
+
+    def told(done: int, whole: int) -> None:
+        progress(Progress("download", done / whole, {}, (time.perf_counter() - started) * 1e3))
+
+    return load_model(model, device, dtype, progress=told, cancel=cancel)
 
 
 def _frames_of(images: np.ndarray) -> Frames:
@@ -186,8 +212,9 @@ class _Run:
         self._check_memory()
         with PeakMemory(self.network.device) as memory:
             self.meter = Meter(self.network.device)
-            images, patches, skip = self._encode()
-            taps = self._aggregate(patches)
+            images, tokens, skip = self._encode()
+            taps = self._aggregate(tokens)
+            del tokens
             cameras = self.network.cameras(taps, *self.size)
             depth, confidence, intrinsics = self._densify(taps, skip)
             if cameras.intrinsics is not None:
@@ -232,8 +259,8 @@ class _Run:
         return bisect_right(counts, planned.available_bytes, key=needed)
 
     def _encode(self) -> tuple[np.ndarray, Tensor, Tensor | None]:
-        """Network-size images [S, H, W, 3], patch tokens [S, h·w, C] and mini's fine features, a chunk at a time."""
-        images, patches, skips = [], [], []
+        """Network-size images [S, H, W, 3], tokens [S, P, C] and mini's fine features, a chunk at a time."""
+        images, skips, tokens = [], [], self.network.trunk.empty_tokens(self.layout)
         for chunk in self._chunks("encoder", FRAMES_AT_ONCE):
             with self.meter.stage("preprocess"):
                 frames = self.frames.images[chunk]
@@ -241,17 +268,17 @@ class _Run:
                 batch = preprocess.to_tensor(images[-1], self.network.device)
             with self.meter.stage("encoder"):
                 encoded = self.network.encode(batch)
-            patches.append(encoded.patches)
+            tokens[chunk, -encoded.patches.shape[1] :] = encoded.patches
             if encoded.skip is not None:
                 skips.append(encoded.skip)
-        return np.concatenate(images), torch.cat(patches), torch.cat(skips) if skips else None
+        return np.concatenate(images), tokens, torch.cat(skips) if skips else None
 
-    def _aggregate(self, patches: Tensor) -> list[Tensor]:
+    def _aggregate(self, tokens: Tensor) -> list[Tensor]:
         plan = self.meter.timed(Reducer(self.schedule, match_dtype=self.network.dtype))
         scopes = [block.scope for block in self.network.config.blocks]
         remaining = iter(scopes)
         with self.meter.watching(self.network.trunk.blocks, scopes, lambda: self._step(next(remaining))):
-            return self.network.trunk(patches, self.layout, plan)
+            return self.network.trunk(tokens, self.layout, plan)
 
     def _densify(self, taps: list[Tensor], skip: Tensor | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Depth and confidence [S, H, W] float32, and intrinsics [S, 3, 3] where the dense head finds them, moved off

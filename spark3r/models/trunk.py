@@ -37,8 +37,9 @@ class Trunk(nn.Module):
         return TokenLayout(frames, self.config.tokens.special, grid, reference)
 
     def forward(self, patches: Tensor, layout: TokenLayout, plan: Planner = dense) -> list[Tensor]:
-        """patches [B·S, h·w, C] (as the encoder gives them) → for every tap the frame and global outputs side by
-        side, [B, S, P, 2C], frames in the order they came in."""
+        """patches [B·S, h·w, C] as the encoder gives them, or [B·S, P, C] with room in front (see `empty_tokens`; then
+        the memory is the trunk's own from here on) → for every tap the frame and global outputs side by side,
+        [B, S, P, 2C], frames in the order they came in."""
         x, order = self._entering(patches, layout)  # x: [B, N, C], updated in place from here on
         kept, last_frame, layer = [], x, 0
         for index, (block, config) in enumerate(zip(self.blocks, self.config.blocks, strict=True)):
@@ -63,12 +64,16 @@ class Trunk(nn.Module):
         following = scopes.index("frame", index + 1) if "frame" in scopes[index + 1 :] else len(scopes)
         return any(index < tap < following for tap in self.config.taps)
 
+    def empty_tokens(self, layout: TokenLayout) -> Tensor:
+        """Memory for a clip's tokens, [S, P, C]: patches belong at the end of each frame's row."""
+        return torch.empty(layout.frames, layout.per_frame, self.config.width, device=self.special.device)
+
     def _entering(self, patches: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor | None]:
         """Tokens [B, N, C] with room for the specials, and the order [B, S] their frames were put in (None: as is)."""
         framed = patches.unflatten(0, (-1, layout.frames))  # [B, S, P or h·w, C]
-        if self.config.tokens.enter_at == 0:
+        if framed.shape[2] < layout.per_frame:
             room = framed.new_zeros(*framed.shape[:2], layout.special, framed.shape[-1])
-            return torch.cat((room, framed), dim=2).flatten(1, 2), None
+            framed = torch.cat((room, framed), dim=2)
         if self.config.tokens.reference != "balanced" or layout.frames < FEWEST_FRAMES_TO_CHOOSE_FROM:
             return framed.flatten(1, 2), None
         order = reference_first(balanced_reference(framed[:, :, 0]), layout.frames)
@@ -78,12 +83,13 @@ class Trunk(nn.Module):
         """The same tokens with the special ones written."""
         is_reference = torch.arange(layout.frames, device=x.device) == layout.reference
         slot = (~is_reference).long() if len(self.special) > 1 else torch.zeros_like(is_reference, dtype=torch.int64)
-        _, patches = layout.split(x)
-        special = self.special[slot].expand(len(patches), -1, -1, -1)
-        x = torch.cat((special, patches), dim=2)
+        x = x.clone() if torch.is_grad_enabled() else x
+        special, patches = layout.split(x)
+        special[:] = self.special[slot]
         if self.config.tokens.reference_embedding:
-            x = x + is_reference[:, None, None] * self.reference
-        return x.flatten(1, 2)
+            special[:, layout.reference] += self.reference
+            patches[:, layout.reference] += self.reference
+        return x
 
     def _rotation(self, block: BlockConfig, layout: TokenLayout, device: torch.device) -> Rotation | None:
         """The rotary tables of the tokens that one call of this block sees together."""

@@ -19,15 +19,13 @@ from spark3r.frames import Frames
 from spark3r.measure import Meter, PeakMemory, available_bytes
 from spark3r.models import preprocess
 from spark3r.models.checkpoints import load_model, pick_device, pick_dtype, skeleton
-from spark3r.models.config import Dpt, ModelConfig, StemConfig, StemDense, VitConfig
+from spark3r.models.config import VitConfig
+from spark3r.models.cost import FRAMES_AT_ONCE, head_frames, head_work, needed_bytes
 from spark3r.models.network import Network
 from spark3r.models.registry import named
 from spark3r.reconstruction import Cost, Reconstruction
 from spark3r.reduction import Reducer, ReductionSchedule
 from spark3r.tokens import TokenLayout
-
-FRAMES_AT_ONCE = 16  # the encoder takes this many frames at a time, to bound memory
-_HEAD_PIXELS_AT_ONCE = 1 << 20  # the dense head works on this many pixels at a time, and on no more frames either
 
 Schedule = ReductionSchedule | Literal["auto"] | None
 
@@ -80,7 +78,7 @@ def estimate(model: Network, num_frames: int, height: int, width: int, schedule:
     """Tokens and memory of a run; height and width are the network's input, as from `network_size`."""
     layout = model.trunk.layout(num_frames, model.grid(height, width))
     queries, keys = schedule_for(schedule, num_frames, model).token_counts(layout)
-    needed = _needed_bytes(model, layout, height * width)
+    needed = needed_bytes(model, layout, height * width)
     return Estimate(num_frames, height, width, layout.total, queries, keys, needed, available_bytes(model.device))
 
 
@@ -97,37 +95,12 @@ def needed_memory(
     network = _skeleton(name, pick_dtype(dtype, pick_device(device)))
     size = network_size(network, height, width, resolution)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
-    return weights + _needed_bytes(network, network.trunk.layout(num_frames, network.grid(*size)), size[0] * size[1])
+    return weights + needed_bytes(network, network.trunk.layout(num_frames, network.grid(*size)), size[0] * size[1])
 
 
 @lru_cache(maxsize=32)
 def _skeleton(name: str, dtype: torch.dtype) -> Network:
     return skeleton(named(name).config).set_dtype(dtype)
-
-
-def _needed_bytes(model: Network, layout: TokenLayout, pixels: int) -> int:
-    """Peak of the trunk: the residual stream in float32, one MLP's hidden layer twice, the tapped layers; then the
-    stem's features and the results. An upper estimate within about a third of what is measured."""
-    config = model.config
-    item = torch.empty(0, dtype=model.dtype).element_size()
-    stream = layout.total * config.width * (4 * 4 + 2 * 4 * item)
-    taps = layout.total * 2 * config.width * 4 * len(config.taps)
-    fine = layout.frames * pixels // 16 * config.encoder.width * item if isinstance(config.encoder, StemConfig) else 0
-    results = layout.frames * pixels * (3 + 4 + 4)
-    chunk = min(layout.frames, _head_frames(pixels)) * pixels * 4 * _head_values(config)
-    return taps + fine + results + max(stream, chunk) + min(stream, chunk) // 4
-
-
-def _head_values(config: ModelConfig) -> int:
-    """How many float32 values the dense head holds per pixel at its peak."""
-    if not isinstance(config.dense, Dpt):
-        return 64
-    return 64 + config.dense.features * 5 // 4 if config.dense.ending == "convolutions" else 160
-
-
-def _head_frames(pixels: int) -> int:
-    """How many frames of this many pixels the dense head takes at a time."""
-    return max(1, min(FRAMES_AT_ONCE, _HEAD_PIXELS_AT_ONCE // pixels))
 
 
 @torch.inference_mode()
@@ -286,7 +259,7 @@ class _Run:
         depth = np.empty((len(self.frames), *self.size), np.float32)
         confidence = np.empty_like(depth)
         intrinsics = np.empty((len(self.frames), 3, 3), np.float32)
-        for chunk in self._chunks("heads", _head_frames(self.size[0] * self.size[1])):
+        for chunk in self._chunks("heads", head_frames(self.size[0] * self.size[1])):
             with self.meter.stage("heads"):
                 dense = self.network.dense(taps, None if skip is None else skip[chunk], chunk, *self.size)
                 depth[chunk] = dense.depth.cpu().numpy()
@@ -328,7 +301,7 @@ class _Work:
         width = config.width
         queries, keys = schedule.token_counts(layout)
         linear = 12 * layout.total * width**2
-        at_once = {"encoder": FRAMES_AT_ONCE, "heads": _head_frames(size[0] * size[1])}
+        at_once = {"encoder": FRAMES_AT_ONCE, "heads": head_frames(size[0] * size[1])}
         chunks = {stage: -(-layout.frames // frames) for stage, frames in at_once.items()}
         depth = len(config.encoder.blocks) if isinstance(config.encoder, VitConfig) else 1
         self._share = {
@@ -336,7 +309,7 @@ class _Work:
             "global": linear + 2 * queries * keys * width * self._ATTENTION_IS_SLOWER,
             "register": linear * layout.special // layout.per_frame,
             "encoder": depth * linear // chunks["encoder"],
-            "heads": _head_work(config) * layout.frames * layout.patches // chunks["heads"],
+            "heads": head_work(config) * layout.frames * layout.patches // chunks["heads"],
         }
         self._total = sum(self._share[block.scope] for block in config.blocks)
         self._total += sum(chunks[stage] * self._share[stage] for stage in chunks)
@@ -347,10 +320,3 @@ class _Work:
         self._done += self._next
         self._next = self._share[stage]
         return min(1.0, self._done / self._total)
-
-
-def _head_work(config: ModelConfig) -> int:
-    """Multiply–adds of the dense head per patch, in the same measure as the trunk's."""
-    if isinstance(config.dense, Dpt):  # float32 convolutions: slower than the trunk's matrices by about four
-        return 4 * 4000 * config.dense.features**2 // (1 if config.dense.ending == "convolutions" else 3)
-    return 48 * config.width**2 if isinstance(config.dense, StemDense) else 150 * config.width**2

@@ -12,7 +12,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -26,6 +28,7 @@ from spark3r.models.config import ModelConfig, ResizeRule
 
 LARGEST_SIDE = 2048
 _WHITE = 255
+_THREADS = min(8, os.cpu_count() or 1)
 _OMEGA_ASPECTS = (0.5, 2.0)  # height / width
 
 Size = tuple[int, int]  # (height, width)
@@ -96,7 +99,8 @@ def resize(config: ModelConfig, images: np.ndarray, resolution: int | None = Non
     fit = fitting(_whole(config.resize), height, width, _to_patch(config.resize, resolution))
     if fit.crop_before is None and set(fit.sizes) == {(height, width)} == {fit.size}:
         return images
-    return np.stack([fit.apply(image) for image in images])
+    with ThreadPoolExecutor(max_workers=_THREADS) as pool:  # Pillow and OpenCV let go of the interpreter's lock
+        return np.stack(list(pool.map(fit.apply, images)))
 
 
 def fit_set(images: Sequence[np.ndarray], rule: ResizeRule, resolution: int | None = None) -> np.ndarray:

@@ -69,7 +69,7 @@ _MINI = Entry(
     ModelCard(
         name="mini",
         title="mini — bundled, small",
-        parameters=6_250_411,
+        parameters=6_258_665,
         download_bytes=0,
         code_licence="Apache-2.0",
         weights_licence="Apache-2.0",

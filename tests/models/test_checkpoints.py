@@ -266,3 +266,8 @@ def test_every_card_says_what_a_person_must_know():
     for name, card in cards.items():
         assert (card.download_bytes == 0) == card.bundled == (name == "mini")
 
+
+def test_the_bundled_model_is_there_and_is_what_its_card_says():
+    mini = load_model("mini", "cpu", "float32")
+    (card,) = (card for card in list_models() if card.bundled)
+    assert sum(parameter.numel() for parameter in mini.parameters()) == card.parameters

@@ -10,7 +10,7 @@ import torch
 
 from spark3r.errors import InputError
 from spark3r.frames import Frames
-from spark3r.geometry import Similarity, align_cameras, path_spread
+from spark3r.geometry import Similarity, align_cameras
 from spark3r.inference import Progress, Schedule, reconstruct
 from spark3r.measure import machine
 from spark3r.metrics import Scores, evaluate
@@ -21,9 +21,6 @@ from spark3r.models.network import Network
 from spark3r.reconstruction import STAGES, Reconstruction
 from spark3r.reduction import ReductionSchedule
 from spark3r.synthetic.truth import Truth
-
-# A path whose spread is below this part of the median depth tells less about scale than depth does.
-SHORT_PATH = 0.05
 
 # Enough to load kernels and libraries, too few to cost anything.
 WARM_UP_FRAMES = 2
@@ -135,17 +132,17 @@ def warm_up(frames: Frames | np.ndarray, network: Network, schedule: Schedule, r
 
 
 def alignment(source: Reconstruction, target: Reconstruction) -> Similarity:
-    """The similarity that brings one result of a clip into the world of another, by its cameras.
+    """The similarity that brings one result of a clip into the world of another.
 
-    Where the camera hardly moves (or there is one frame), its path cannot tell the scale, so depth does. Frames
-    whose cameras are not finite are left out; the identity if none remains.
+    Rotation and place come from the cameras, the scale from depth: both results see the same pixels, while a scale
+    fitted to camera centres shrinks wherever the two paths disagree. Frames whose cameras are not finite are left
+    out; the identity if none remains.
     """
     finite = np.isfinite(source.world_from_camera).all((1, 2)) & np.isfinite(target.world_from_camera).all((1, 2))
     if not finite.any():
         return Similarity()
     path, target_path = source.world_from_camera[finite], target.world_from_camera[finite]
-    short = path_spread(target_path) < SHORT_PATH * float(np.nanmedian(target.depth)) or path_spread(path) == 0
-    return align_cameras(path, target_path, depth_scale(source.depth, target.depth) if short else None)
+    return align_cameras(path, target_path, depth_scale(source.depth, target.depth))
 
 
 def difference(reduced: Reconstruction, dense: Reconstruction) -> Difference:

@@ -43,7 +43,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """URL of a running page; the app has to end by itself on Ctrl-C."""
     port = free_port()
@@ -68,7 +68,7 @@ def wait_for_server(url: str, server: subprocess.Popen[bytes]) -> None:
     raise AssertionError("the app did not come up")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)

@@ -132,7 +132,8 @@ class ReductionSchedule:
             return base
         if not self.sensitive_layers:
             return boosted
-        return f"{base} in layers {_ranges(self.sensitive_layers)} and {boosted} elsewhere"
+        layers = "layer" if len(self.sensitive_layers) == 1 else "layers"
+        return f"{base} in {layers} {_ranges(self.sensitive_layers)} and {boosted} elsewhere"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -84,7 +84,7 @@ def test_out_of_range_is_one_sentence_naming_field_value_and_remedy(wrong: dict)
         ),
         (
             ReductionSchedule(1, 1, sensitive_layers=(1,)),
-            "queries untouched, keys/values untouched in layers 1 and 3→1 elsewhere",
+            "queries untouched, keys/values untouched in layer 1 and 3→1 elsewhere",
         ),
         (ReductionSchedule(4, 8, policy="uniform"), "uniform: queries and keys/values 4→1, merged"),
     ],

@@ -12,7 +12,7 @@ so what is merged or pruned is never projected. `Reduction` itself is the identi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol, Self, TypeVar
 
 import torch
@@ -126,20 +126,31 @@ _SCORES_IN_CACHE = 1 << 22  # scores held at once, in elements: 8 MiB of bf16
 
 
 def _attend_in_cache(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """Attention as plain matmuls, some batches or some query rows at a time so that the scores stay in cache."""
+    """Attention as plain matmuls, in parts so small that their scores stay in cache."""
     batch, heads, queries, _ = q.shape
-    per_row = heads * k.shape[2]
-    together = max(1, _SCORES_IN_CACHE // (per_row * queries))
-    rows = queries if together > 1 else min(512, max(32, _SCORES_IN_CACHE // per_row))
     keys = (k * scale).transpose(-1, -2)
-    keys = keys.contiguous() if rows < queries else keys
+    if heads * queries * k.shape[2] > _SCORES_IN_CACHE:
+        keys = keys.contiguous()  # many parts will read them
     out = torch.empty((batch, queries, heads, v.shape[-1]), dtype=v.dtype).transpose(1, 2)
-    for item in range(0, batch, together):
-        items = slice(item, item + together)
-        for row in range(0, queries, rows):
-            scores = q[items, :, row : row + rows] @ keys[items]
-            out[items, :, row : row + rows] = scores.softmax(dim=-1) @ v[items]
+    for items, head, rows in _parts(batch, heads, queries, k.shape[2]):
+        scores = q[items, head, rows] @ keys[items, head]
+        out[items, head, rows] = scores.softmax(dim=-1) @ v[items, head]
     return out
+
+
+def _parts(batch: int, heads: int, queries: int, keys: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Whole clips or frames while several fit; else some query rows of one head: its keys are read again for every
+    part, and one head's stay in cache where those of all heads would not."""
+    together = _SCORES_IN_CACHE // (heads * queries * keys)
+    if together:
+        for item in range(0, batch, together):
+            yield slice(item, item + together), slice(None), slice(None)
+        return
+    rows = min(512, max(32, _SCORES_IN_CACHE // keys))
+    for item in range(batch):
+        for head in range(heads):
+            for row in range(0, queries, rows):
+                yield slice(item, item + 1), slice(head, head + 1), slice(row, row + rows)
 
 
 def kernel_name(device: torch.device, dtype: torch.dtype) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from spark3r.attention import kernel_name
 from spark3r.errors import Cancelled, DoesNotFit, InputError
 from spark3r.frames import Frames
-from spark3r.measure import Meter, PeakMemory, available_bytes
+from spark3r.measure import STAGE_OF_SCOPE, Meter, PeakMemory, available_bytes
 from spark3r.models import preprocess
 from spark3r.models.checkpoints import load_model, pick_device, pick_dtype, skeleton
 from spark3r.models.config import VitConfig
@@ -279,9 +279,8 @@ class _Run:
             raise Cancelled("the reconstruction was stopped")
         fraction = self.work.begin(stage)
         if self.progress is not None:
-            names = {"frame": "frame_attention", "global": "global_attention", "register": "global_attention"}
             times = {"decode": self.frames.decode_ms, **self.meter.milliseconds}
-            self.progress(Progress(names.get(stage, stage), fraction, times, self.meter.elapsed_ms))
+            self.progress(Progress(STAGE_OF_SCOPE.get(stage, stage), fraction, times, self.meter.elapsed_ms))
 
     def _cost(self, peak_bytes: int) -> Cost:
         times = {"decode": self.frames.decode_ms, **self.meter.milliseconds}

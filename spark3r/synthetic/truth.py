@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +16,11 @@ from .recipe import Recipe, Stage
 
 RENDERED_WIDTH = 256  # pixels of a depth map rendered from a recipe, unless asked otherwise
 
+ARRAYS = ("depth", "world_from_camera", "intrinsics")  # in truth.npz
+
+# What numpy and zipfile raise for a file that is cut, changed, or something else altogether.
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, TypeError, RuntimeError, OSError)
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -24,11 +31,11 @@ class Truth:
     intrinsics: np.ndarray  # [S, 3, 3] float32, pixels of H × W, integer pixel centres
 
     def __post_init__(self) -> None:
-        frames = len(self.depth)
+        frames = self.depth.shape[:1]
         if (
             self.depth.ndim != 3
-            or self.world_from_camera.shape != (frames, 4, 4)
-            or self.intrinsics.shape != (frames, 3, 3)
+            or self.world_from_camera.shape != (*frames, 4, 4)
+            or self.intrinsics.shape != (*frames, 3, 3)
         ):
             raise InputError(
                 f"truth of shapes depth {self.depth.shape}, world_from_camera {self.world_from_camera.shape}, "
@@ -89,12 +96,16 @@ def load_truth(source: str | Path, *, size: tuple[int, int] | None = None) -> Tr
 
 def _stored(path: Path) -> Truth:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return Truth(*(file[name].astype(np.float32) for name in ("depth", "world_from_camera", "intrinsics")))
-    except (KeyError, ValueError, OSError) as error:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = [file[name].astype(np.float32) for name in ARRAYS]
+    except _UNREADABLE as error:
         raise InputError(
-            f"{path} does not hold a truth ({error}): needs depth, world_from_camera, intrinsics"
+            f"{path} is damaged or holds no truth: must be a .npz of {', '.join(ARRAYS)}; write it anew or remove it"
         ) from error
+    try:
+        return Truth(*arrays)
+    except InputError as error:
+        raise InputError(f"{path} holds a {error}") from error
 
 
 @lru_cache(maxsize=4)

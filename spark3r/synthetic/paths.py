@@ -35,6 +35,26 @@ class Walk:
         out[:, :3, 3] = self.position
         return out
 
+    def resampled(self, frames: int) -> Walk:
+        """The same course in so many frames: from the same first view to the same last, smooth in between."""
+        return Walk(*(resampled(values, frames) for values in (self.position, self.yaw, self.pitch, self.roll)))
+
+
+def resampled(
+    values: np.ndarray,  # [S, ...] at even times
+    frames: int,
+) -> np.ndarray:  # [frames, ...]
+    """A smooth curve through evenly timed values (Catmull–Rom), read at other even times from first to last."""
+    if len(values) == 1:
+        return np.repeat(values, frames, 0)
+    slope = np.gradient(values, axis=0)
+    time = np.linspace(0, len(values) - 1, frames)
+    before = np.minimum(time.astype(np.int64), len(values) - 2)
+    t = (time - before).reshape(-1, *[1] * (values.ndim - 1))
+    share = t * t * (3 - 2 * t)
+    bend = t * (1 - t) * ((1 - t) * slope[before] - t * slope[before + 1])
+    return (1 - share) * values[before] + share * values[before + 1] + bend
+
 
 def tremor(rng: np.random.Generator, times: np.ndarray, channels: int) -> np.ndarray:
     """Hand shake of unit amplitude [S, channels]: a few slow sines (times in seconds)."""

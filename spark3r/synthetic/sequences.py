@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from . import paths, rooms
 from .render import Cameras, develop, render
-from .scene import Scenes
+from .scene import SceneBuilder, Scenes
 
 FIELD_OF_VIEW = np.radians((55.0, 65.0))  # horizontal
 KINDS = ("room", "table", "flat")
@@ -41,6 +42,31 @@ def exposures(rng: np.random.Generator, frames: int) -> tuple[np.ndarray, np.nda
     return exposure, balance
 
 
+@dataclass(frozen=True)
+class Take:
+    """A clip as planned: nothing of it is rendered yet."""
+
+    scene: SceneBuilder
+    walk: paths.Walk  # S frames
+    field_of_view: float  # horizontal, radians
+    exposure: np.ndarray  # [S]
+    balance: np.ndarray  # [S, 3]
+
+    def resampled(self, frames: int) -> Take:
+        """The same walk through the same scene in the same light, only in so many frames."""
+        exposure, balance = paths.resampled(self.exposure, frames), paths.resampled(self.balance, frames)
+        return replace(self, walk=self.walk.resampled(frames), exposure=exposure, balance=balance)
+
+
+def plan(clip: int, frames: int, breadth: float = 1.0) -> Take:
+    """Clip number `clip`; where it leads depends on the number of frames too (`Take.resampled` leads the same way)."""
+    rng = np.random.default_rng((clip, 104729))
+    kind = str(rng.choice(KINDS, p=SHARES))
+    scene = rooms.scene(clip, kind)
+    walk = paths.training_walk(rng, scene, kind, frames, breadth)
+    return Take(scene, walk, rng.uniform(*FIELD_OF_VIEW), *exposures(rng, frames))
+
+
 def sample(
     seed: int,
     count: int,
@@ -53,26 +79,32 @@ def sample(
     device: str | torch.device = "cpu",
 ) -> Clips:
     """Clips number seed, seed + 1, … seed + count - 1. The same arguments give the same clips."""
-    builders, poses, intrinsics, light = [], [], [], []
-    for clip in range(seed, seed + count):
-        rng = np.random.default_rng((clip, 104729))
-        kind = str(rng.choice(KINDS, p=SHARES))
-        builder = rooms.scene(clip, kind)
-        walk = paths.training_walk(rng, builder, kind, frames, breadth)
-        builders.append(builder)
-        poses.append(walk.world_from_camera())
-        intrinsics.append(np.repeat(pinhole(rng.uniform(*FIELD_OF_VIEW), height, width)[None], frames, 0))
-        light.append(np.concatenate([e if e.ndim > 1 else e[:, None] for e in exposures(rng, frames)], 1))
-    scenes = Scenes.stack(builders).to(device)
+    takes = [plan(clip, frames, breadth) for clip in range(seed, seed + count)]
+    return film(takes, seed, height, width, samples=samples, device=device)
+
+
+def film(
+    takes: Sequence[Take],  # of S frames each
+    seed: int,  # of the sensor noise
+    height: int,
+    width: int,
+    *,
+    samples: int = 2,
+    device: str | torch.device = "cpu",
+) -> Clips:
+    """Renders planned clips."""
+    count, frames = len(takes), len(takes[0].walk.yaw)
+    scenes = Scenes.stack([take.scene for take in takes]).to(device)
 
     def gathered(rows: list[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.concatenate(rows).astype(np.float32)).to(device)
 
     which = torch.arange(count, device=device).repeat_interleave(frames)
-    cameras = Cameras(which, gathered(poses), gathered(intrinsics))
+    lenses = [np.repeat(pinhole(take.field_of_view, height, width)[None], frames, 0) for take in takes]
+    cameras = Cameras(which, gathered([take.walk.world_from_camera() for take in takes]), gathered(lenses))
     linear, depth = render(scenes, cameras, height, width, samples)
-    exposure = gathered(light)
-    images = with_noise(develop(linear, exposure[:, 0], exposure[:, 1:]), seed)
+    exposure, balance = gathered([take.exposure for take in takes]), gathered([take.balance for take in takes])
+    images = with_noise(develop(linear, exposure, balance), seed)
     shape = (count, frames)
     return Clips(*(x.unflatten(0, shape) for x in (images, depth, cameras.world_from_camera, cameras.intrinsics)))
 

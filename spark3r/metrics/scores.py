@@ -48,16 +48,20 @@ def evaluate(reconstruction: Reconstruction, truth: Truth) -> Scores:
     The truth may cover the whole clip (its frames are then picked by `reconstruction.indices`) or exactly the
     frames reconstructed, at any size of the same view.
     """
-    if len(truth) != len(reconstruction):
-        truth = truth.select(reconstruction.indices)
-    if truth.depth.shape[1:] != reconstruction.depth.shape[1:]:
-        truth = truth.resized(reconstruction.height, reconstruction.width)
+    truth = matched(truth, reconstruction)
     if len(reconstruction) == 0:
         raise InputError("A reconstruction without frames cannot be evaluated.")
     depth = depth_errors(reconstruction.depth, truth.depth)
     trajectory = trajectory_errors(reconstruction.world_from_camera, truth.world_from_camera)
-    cloud = cloud_errors(_view(reconstruction), _view(truth))
+    cloud = cloud_errors(view_of(reconstruction), view_of(truth))
     return Scores(*depth, *trajectory, *cloud)
+
+
+def matched(truth: Truth, reconstruction: Reconstruction) -> Truth:
+    """The truth of the frames that were reconstructed, at their size."""
+    if len(truth) != len(reconstruction):
+        truth = truth.select(reconstruction.indices)
+    return truth.resized(reconstruction.height, reconstruction.width)
 
 
 def guess(reconstruction: Reconstruction) -> Reconstruction:
@@ -74,5 +78,6 @@ def guess_scores(reconstruction: Reconstruction, truth: Truth) -> Scores:
     return evaluate(guess(reconstruction), truth)
 
 
-def _view(scene: Reconstruction | Truth) -> View:
+def view_of(scene: Reconstruction | Truth) -> View:
+    """What a cloud is made of."""
     return View(scene.depth, scene.world_from_camera, scene.intrinsics)

@@ -16,6 +16,7 @@ from spark3r.commands.report import byte_count, milliseconds, number, table
 from spark3r.models.checkpoints import load_model
 from spark3r.reconstruction import Reconstruction
 from spark3r.reduction import ReductionSchedule
+from spark3r.synthetic.clips import footage_note, list_clips
 from tests.analytic import room_walk
 
 
@@ -93,9 +94,41 @@ def test_evaluate_without_truth_is_a_sentence(clip, flags, capsys):
 
 def test_models_lists_licences(capsys):
     assert main(["models"]) == 0
-    assert "Apache-2.0" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert max(len(line) for line in told.split("\n\n")[0].splitlines()) <= 80
     assert main(["models", "--json", "-"]) == 0
-    assert json.loads(capsys.readouterr().out)["rows"][0]["name"] == "mini"
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert rows[0]["name"] == "mini"
+    for row in rows:
+        line = next(line for line in told.splitlines() if line.startswith(f"{row['name']} "))
+        assert line.endswith("no" if "non-commercial" in row["weights_licence"].lower() else "yes")
+        assert ("CPU" in line) is row["suits_cpu"]
+        assert f"code: {row['code_licence']}" in told
+        assert f"weights: {row['weights_licence']}" in told
+    assert [row["name"] for row in rows if "recommended step up" in row["note"]] == ["da3-small", "da3-base"]
+
+
+def test_the_bundled_model_recommends_another_for_real_footage(clip, tmp_path, capsys):
+    command = ["reconstruct", str(clip / "rgb"), "-o", str(tmp_path / "scene.npz"), "--resolution", "64", "--json", "-"]
+    assert main([*command, "--device", "cpu"]) == 0
+    printed = capsys.readouterr()
+    note = footage_note("mini", clip / "rgb")
+    assert printed.err == f"note: {note}\n"
+    assert json.loads(printed.out)["notes"] == [note]
+    assert note.count(". ") == 0
+    assert "da3-small" in note
+    assert "vggt" in note
+    assert main([*command, "--device", "cpu", "--quiet"]) == 0
+    assert not capsys.readouterr().err
+
+
+def test_nothing_is_recommended_where_the_bundled_model_is_at_home(clip):
+    rendered = list_clips()[0]
+    for source in (rendered.folder, rendered.video, str(rendered.video)):
+        assert footage_note("mini", source) == ""
+    assert footage_note("da3-small", clip) == ""
+    assert footage_note("/some/file.safetensors", clip) == ""
+    assert footage_note("mini", [rendered.video]) != ""  # photos
 
 
 @pytest.mark.parametrize(

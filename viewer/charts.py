@@ -109,7 +109,33 @@ def plan(lines: Mapping[str, str], warning: str = "") -> str:
 
 def model_note(card: ModelCard | None) -> str:
     """What the chosen model is and under which licences; nothing for a file of the visitor's own."""
-    return _render("model_note.html", card=card)
+    return _render("model_note.html", card=card, **_model_words(card)) if card else ""
+
+
+def model_table(rows: Sequence[tuple[ModelCard, int, bool, bool]]) -> str:
+    """Every model: (card, memory in bytes, whether that fits, whether it is the chosen one)."""
+    models = [
+        {"card": card, "memory": byte_count(needed), "fits": fits, "chosen": chosen, **_model_words(card)}
+        for card, needed, fits, chosen in rows
+    ]
+    return _render("model_table.html", models=models)
+
+
+def model_label(card: ModelCard) -> str:
+    """A model in the picker: its title, and what decides first."""
+    if card.bundled:
+        return card.title
+    device = "recommended on CPU" if card.is_step_up else "wants a GPU"
+    return f"{card.title} · {device}{', non-commercial' if card.is_non_commercial else ''}"
+
+
+def _model_words(card: ModelCard) -> dict[str, str]:
+    millions = card.parameters / 1e6
+    return {
+        "parameters": f"{millions:.1f} M" if millions < 100 else f"{millions:,.0f} M".replace(",", "\u202f"),
+        "download": "none" if card.bundled else byte_count(card.download_bytes),
+        "device": "CPU and GPU" if card.suits_cpu else "GPU",
+    }
 
 
 def clip_preview(name: str, facts: str, frames: Sequence[str], notes: Sequence[str]) -> str:

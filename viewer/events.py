@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from functools import wraps
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 
@@ -21,6 +21,7 @@ LOOK_SECONDS = 0.2  # the page hears of a run five times a second
 
 Updates = dict[Any, Any]  # {component: new value}
 Values = Mapping[Any, Any]  # {component: value}
+Told = TypeVar("Told")
 
 
 class Handlers:
@@ -132,12 +133,18 @@ class Handlers:
         return RunRequest(session.clip, session.look.info, sampling, reduction)
 
     def _plan(self, session: Session, values: Values) -> Updates:
-        page = self._page
+        page, models = self._page, self._engine.models
         try:
-            plan = planning.plan(self._request(session, values), self._engine.models)
+            request = self._request(session, values)
+            plan = planning.plan(request, models)
         except InputError as error:
             return {page.frames_plan: charts.message(str(error)), page.tokens_plan: ""}
-        return {page.frames_plan: charts.plan(plan.frames, plan.warning), page.tokens_plan: charts.plan(plan.tokens)}
+        rows = [(row.card, row.needed_bytes, row.fits, row.is_chosen) for row in planning.overview(request, models)]
+        return {
+            page.frames_plan: charts.plan(plan.frames, plan.warning),
+            page.tokens_plan: charts.plan(plan.tokens),
+            page.model_table: charts.model_table(rows),
+        }
 
     def _while_running(self, session: Session) -> Updates:
         report, page = session.report, self._page
@@ -166,13 +173,14 @@ def wire(demo: gr.Blocks, page: Components, handlers: Handlers) -> None:
     opened = demo.load(
         handlers.opened, None, [page.clip, page.gallery, page.dense.frame, page.reduced.frame], **quiet
     )  # fmt: skip
-    picked = page.gallery.select(handlers.clip_picked, None, [page.clip, page.files], **quiet)
-    dropped = page.files.change(handlers.files_changed, {page.files}, [page.clip, page.gallery], **quiet)
-    planned = [page.frames_plan, page.tokens_plan, page.model_note, page.by_hand]
+    picked = page.gallery.select(_plainly(handlers.clip_picked), None, [page.clip, page.files], **quiet)
+    dropped = page.files.change(_plainly(handlers.files_changed), {page.files}, [page.clip, page.gallery], **quiet)
+    planned_anew = _plainly(handlers.settings_changed)
+    planned = [page.frames_plan, page.tokens_plan, page.model_note, page.model_table, page.by_hand]
     for event in (opened, picked, dropped):
-        event.then(handlers.settings_changed, chosen, planned, **quiet)
+        event.then(planned_anew, chosen, planned, **quiet)
     changes = [item.change for item in chosen]
-    gr.on(changes, handlers.settings_changed, chosen, planned, trigger_mode="always_last", **quiet)
+    gr.on(changes, planned_anew, chosen, planned, trigger_mode="always_last", **quiet)
     demo.unload(handlers.closed)
     _wire_run(page, handlers, chosen)
     _wire_view(page, handlers)
@@ -202,13 +210,13 @@ def _wire_view(page: Components, handlers: Handlers) -> None:
     page.linked.change(_plainly(handlers.link_changed), page.linked, None, show_progress="hidden")
 
 
-def _plainly(handler: Callable[..., None]) -> Callable[..., None]:
+def _plainly(handler: Callable[..., Told]) -> Callable[..., Told]:
     """The handler, with what the visitor should read shown as a notice."""
 
     @wraps(handler)
-    def told(*arguments: Any) -> None:
+    def told(*arguments: Any) -> Told:
         try:
-            handler(*arguments)
+            return handler(*arguments)
         except InputError as error:
             raise gr.Error(escape(str(error)), print_exception=False) from error
 

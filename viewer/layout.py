@@ -76,6 +76,7 @@ class Components:
     clip: gr.HTML
     sampling: SamplingInputs
     model_note: gr.HTML
+    model_table: gr.HTML
     frames_plan: gr.HTML
     reduction: ReductionInputs
     by_hand: gr.Group
@@ -117,16 +118,20 @@ def _inputs(choices: Choices) -> dict[str, Any]:
     )  # fmt: skip
     clip = _html()
     _html("<h2><i>2</i>Frames and model</h2>", elem_classes="step")
+    with gr.Row(elem_classes="pair single"):
+        max_frames = _slider(*FRAMES, DEFAULT_MAX_FRAMES, step=1, label="Max. frames", elem_classes="slim")
     with gr.Row(elem_classes="pair"):
-        max_frames = gr.Slider(*FRAMES, DEFAULT_MAX_FRAMES, step=1, label="Max. frames", elem_classes="slim")
         fps = gr.Dropdown([(_rate_name(rate), rate) for rate in FRAME_RATES], value=0.0, label="Sample")
-    with gr.Row(elem_classes="pair wide-first"):
-        model = gr.Dropdown(list(choices.models), value=choices.model, label="Model")
         resolution = gr.Dropdown([(_size_name(size), size) for size in RESOLUTIONS], value=0, label="Resolution")
+    with gr.Row(elem_classes="pair single"):
+        model = gr.Dropdown(list(choices.models), value=choices.model, label="Model")
     model_note, frames_plan = _html(), _html(elem_id="frames-plan")
+    with gr.Accordion("All models side by side", open=False, elem_classes="all-models"):
+        model_table = _html(elem_id="model-table")
     sampling = SamplingInputs(max_frames, fps, model, resolution)
     clip_parts = {"files": files, "gallery": gallery, "clip": clip, "sampling": sampling}
-    return clip_parts | {"model_note": model_note, "frames_plan": frames_plan} | _reduction()
+    told = {"model_note": model_note, "model_table": model_table, "frames_plan": frames_plan}
+    return clip_parts | told | _reduction()
 
 
 def _reduction() -> dict[str, Any]:
@@ -137,17 +142,17 @@ def _reduction() -> dict[str, Any]:
         elem_classes="segmented",
     )  # fmt: skip
     with gr.Group(elem_classes="by-hand") as by_hand:
-        query_factor = gr.Slider(
+        query_factor = _slider(
             *QUERY_FACTORS, start.query_factor, step=1, label="Query factor", elem_classes="slim",
             info="so many frames share one set of queries",
         )  # fmt: skip
-        kv_factor = gr.Slider(
+        kv_factor = _slider(
             *KV_FACTORS, start.kv_factor, step=1, label="Key/value factor", elem_classes="slim",
             info="one frame in so many keeps keys and values",
         )  # fmt: skip
         with gr.Accordion("Finer settings", open=False):
-            group_size = gr.Slider(2, 60, start.group_size, step=1, label="Group size, frames", elem_classes="slim")
-            kv_boost = gr.Slider(1, 8, start.kv_boost, step=1, label="Boost in other layers", elem_classes="slim")
+            group_size = _slider(2, 60, start.group_size, step=1, label="Group size, frames", elem_classes="slim")
+            kv_boost = _slider(1, 8, start.kv_boost, step=1, label="Boost in other layers", elem_classes="slim")
             policy = gr.Radio(
                 [("Spark3R: merge queries, prune keys/values", "spark3r"), ("Uniform: merge all alike", "uniform")],
                 value=start.policy, label="Policy",
@@ -184,11 +189,11 @@ def _panes() -> dict[str, Any]:
 def _view() -> dict[str, Any]:
     start = ViewSettings()
     with gr.Row(elem_classes="toolbar"):
-        confidence = gr.Slider(
+        confidence = _slider(
             0, 95, start.min_confidence_percentile, step=1, label="Hide unsure, %", elem_classes="slim"
         )
-        points = gr.Slider(10, 1000, start.thousand_points, step=10, label="Points, thousands", elem_classes="slim")
-        point_size = gr.Slider(1, 30, start.point_size, step=1, label="Point size", elem_classes="slim")
+        points = _slider(10, 1000, start.thousand_points, step=10, label="Points, thousands", elem_classes="slim")
+        point_size = _slider(1, 30, start.point_size, step=1, label="Point size", elem_classes="slim")
         colour = gr.Radio(
             [("RGB", "image"), ("Depth", "depth"), ("Confidence", "confidence")], value=start.colour, label="Colour by",
             elem_classes="segmented",
@@ -208,6 +213,24 @@ def _numbers() -> dict[str, Any]:
         with gr.Column(scale=1, min_width=260):
             downloads = _html(charts.downloads(()), elem_id="downloads")
     return {"readout": readout, "differences": differences, "downloads": downloads}
+
+
+def _slider(minimum: float, maximum: float, value: float, *, label: str, **options: Any) -> gr.Slider:
+    """A slider whose number box, once typed out of range or emptied, is answered by a sentence and no traceback."""
+    slider = gr.Slider(minimum, maximum, value, label=label, **options)
+    within_range = slider.preprocess
+
+    def checked(payload: float | None) -> Any:
+        if payload is None:
+            return None  # the settings say so
+        if not minimum <= payload <= maximum:
+            sentence = f"{label}: {payload:g} is out of range, enter {minimum:g} to {maximum:g}."
+            raise gr.Error(sentence, title="Out of range", print_exception=False)
+        return within_range(payload)
+
+    # A subclass would make gradio write a stub file beside this one.
+    slider.preprocess = checked  # pyright: ignore[reportAttributeAccessIssue]
+    return slider
 
 
 def _html(value: str = "", **options: Any) -> gr.HTML:

@@ -1,8 +1,10 @@
 """What a run would be, before it is one: the chosen clip at a glance, frames, tokens, memory, the schedule in words."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -11,17 +13,13 @@ from spark3r.frames import SourceInfo, describe_source, planned_frames, read_fra
 from spark3r.inference import Estimate, estimate, needed_memory, network_size
 from spark3r.models.checkpoints import ModelCard, list_models
 from spark3r.reduction.schedule import ReductionSchedule
+from spark3r.synthetic.clips import footage_note
 from viewer import charts
 from viewer.engine import Models, outline
 from viewer.run import Clip, RunRequest
 
 PREVIEW_FRAMES = 6
 PREVIEW_PIXELS = 128  # longer side
-
-REAL_FOOTAGE = (
-    "mini is a small model trained on rendered scenes: expect a rough shape from real footage, "
-    "which is the business of the public checkpoints."
-)
 
 
 @dataclass(frozen=True)
@@ -64,15 +62,47 @@ def plan(request: RunRequest, models: Models) -> Plan:
     height, width = network_size(model, info.height, info.width, sampling.resolution or None)
     schedule = request.reduction.schedule(count, model.config.sensitive_layers)
     dense, reduced = (estimate(model, count, height, width, each) for each in (None, schedule))
+
+    def needed(frames: int) -> int:
+        if loaded is None:
+            return _needed(sampling.model, frames, info.height, info.width, sampling.resolution)
+        return estimate(loaded, frames, height, width).needed_bytes
+
     if loaded is None:
-        needed = needed_memory(sampling.model, count, info.height, info.width, sampling.resolution or None)
-        dense = replace(dense, needed_bytes=needed)
+        dense = replace(dense, needed_bytes=needed(count), available_bytes=models.free_bytes())
     frames = {
         "Frames": f"{count} of {info.frame_count}",
         "Network input": f"{width} × {height} pixels",
-        "Memory": _memory(dense, loaded is not None),
+        "Memory": f"about {charts.byte_count(dense.needed_bytes)} of {charts.byte_count(dense.available_bytes)} free",
     }
-    return Plan(frames, _tokens(schedule, dense, reduced), _warning(request, dense, loaded is not None))
+    warning = _warning(request, loaded is not None) if dense.fits else _too_large(dense, needed)
+    return Plan(frames, _tokens(schedule, dense, reduced), warning)
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A model beside the others."""
+
+    card: ModelCard
+    needed_bytes: int  # weights included
+    fits: bool
+    is_chosen: bool
+
+
+def overview(request: RunRequest, models: Models) -> list[ModelRow]:
+    """Every model with a name, and the memory it asks for these frames. Raises InputError for a resolution none has."""
+    sampling, info, free = request.sampling, request.info, models.free_bytes()
+    count = planned_frames(info, sampling.max_frames, sampling.fps or None)
+    rows = []
+    for each in list_models():
+        needed = _needed(each.name, count, info.height, info.width, sampling.resolution)
+        rows.append(ModelRow(each, needed, needed <= free, each.name == sampling.model))
+    return rows
+
+
+@lru_cache(maxsize=256)
+def _needed(name: str, count: int, height: int, width: int, resolution: int) -> int:
+    return needed_memory(name, count, height, width, resolution or None)
 
 
 def card(name: str) -> ModelCard | None:
@@ -86,21 +116,19 @@ def _tokens(schedule: ReductionSchedule, dense: Estimate, reduced: Estimate) -> 
     return {"Schedule": str(schedule), "Attention, tokens": f"{full} × {full} → {fewer}"}
 
 
-def _memory(planned: Estimate, loaded: bool) -> str:
-    needed = f"about {charts.byte_count(planned.needed_bytes)}"
-    return f"{needed} of {charts.byte_count(planned.available_bytes)}" if loaded else f"{needed}, weights included"
+def _too_large(planned: Estimate, needed: Callable[[int], int]) -> str:
+    longest = bisect_right(range(1, planned.frames), planned.available_bytes, key=needed)
+    if not longest:
+        return "Not even one frame fits into memory: lower the resolution, or choose a smaller model."
+    return f"This does not fit into memory: take at most {longest} frames, a lower resolution, or a smaller model."
 
 
-def _warning(request: RunRequest, planned: Estimate, loaded: bool) -> str:
+def _warning(request: RunRequest, loaded: bool) -> str:
     known = card(request.sampling.model)
-    if loaded and not planned.fits:
-        return "This does not fit into memory: take fewer frames or a lower resolution."
-    if known and known.bundled:
-        return "" if request.clip.bundled else REAL_FOOTAGE
-    if known and not loaded:
+    if known and not known.bundled and not loaded:
         size = charts.byte_count(known.download_bytes)
         return f"The first run fetches {known.title}, {size}, unless this machine has it already."
-    return ""
+    return footage_note(request.sampling.model, request.clip.source)
 
 
 def _data_url(image: np.ndarray) -> str:  # [H, W, 3] uint8 RGB

@@ -12,7 +12,7 @@ from gradio.themes import Base
 
 from spark3r.models.checkpoints import list_models
 from spark3r.synthetic.clips import list_clips
-from viewer.charts import STATIC
+from viewer.charts import STATIC, model_label
 from viewer.downloads import download_routes
 from viewer.engine import Engine, Models, RunQueue
 from viewer.events import Handlers, wire
@@ -79,7 +79,7 @@ def page(engine: Engine, sessions: Sessions, model: str) -> gr.Blocks:
     """The laid out and wired page."""
     ours = list_clips()
     clips = tuple(Clip(clip.title, (Path(clip.video),), bundled=True) for clip in ours)
-    models = [(card.title, card.name) for card in list_models()]
+    models = [(model_label(card), card.name) for card in list_models()]
     if model not in [name for _, name in models]:
         models.append((Path(model).name, model))
     choices = Choices([(str(clip.thumbnail), clip.title) for clip in ours], models, model)

@@ -33,7 +33,10 @@ class Models(OutputOptions):
             return
         cards = list_models()
         memory = [needed_memory(card.name, self.frames, *FRAME_SIZE, self.resolution) for card in cards]
-        rows = [{**asdict(card), "needed_bytes": needed} for card, needed in zip(cards, memory, strict=True)]
+        rows = [
+            {**asdict(card), "non_commercial": card.is_non_commercial, "needed_bytes": needed}
+            for card, needed in zip(cards, memory, strict=True)
+        ]
         report.answer(cards_text(cards, memory, self.frames), {"rows": rows})
 
 
@@ -56,19 +59,21 @@ def check_text(results: list[Parity]) -> str:
 
 
 def cards_text(cards: tuple[ModelCard, ...], memory: list[int], frames: int) -> str:
-    """One line per model and one note per model."""
+    """One line per model, then what each is and under which licences it stands."""
     rows = [
         (
             card.name,
             f"{card.parameters / 1e6:.1f} M",
             "bundled" if card.bundled else byte_count(card.download_bytes),
             byte_count(needed),
-            card.code_licence,
-            card.weights_licence,
             "CPU, GPU" if card.suits_cpu else "GPU",
+            "no" if card.is_non_commercial else "yes",
         )
         for card, needed in zip(cards, memory, strict=True)
     ]
-    memory_title = f"memory, {frames} frames"
-    header = ("model", "parameters", "download", memory_title, "code licence", "weights licence", "runs well on")
-    return "\n\n".join([table(rows, header), *(f"{card.name}: {card.note}" for card in cards)])
+    header = ("model", "parameters", "download", f"memory, {frames} frames", "suits", "commercial")
+    about = [
+        f"{card.name}: {card.note}\n  code: {card.code_licence}\n  weights: {card.weights_licence}"
+        for card in cards
+    ]
+    return "\n\n".join([table(rows, header), *about])

@@ -1,6 +1,6 @@
 """`reconstruct INPUT -o OUT`"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +13,7 @@ from spark3r.export import DEFAULT_MAX_POINTS, check, write
 from spark3r.inference import reconstruct
 from spark3r.measure import machine
 from spark3r.reconstruction import STAGES, Reconstruction
+from spark3r.synthetic.clips import footage_note
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class Reconstruct(RunOptions):
         network = self.load()
         report.doing("reading frames")
         frames = self.read(self.input, network)
+        if advice := footage_note(self.model, self.input):
+            frames = replace(frames, notes=(*frames.notes, advice))
         report.notes(frames)
         schedule = self.reduction(len(frames), network)
         scene = reconstruct(frames, network, schedule, resolution=self.resolution, progress=report.progress)
@@ -55,7 +58,7 @@ class Reconstruct(RunOptions):
         row = {key: value for key, value in cost_row(scene, scene).items() if not key.startswith("speedup")}
         report.answer(
             f"{cost_table(scene)}\n\n{scene.schedule}\n{conditions(about, row)}\nwritten: {self.out}",
-            {"machine": about, "rows": [row], "output": str(self.out)},
+            {"machine": about, "rows": [row], "notes": list(frames.notes), "output": str(self.out)},
         )
 
 

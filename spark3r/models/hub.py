@@ -102,8 +102,8 @@ def _check_ready(entry: Entry) -> None:
 
 
 _NO_CONNECTION = (
-    "no connection to the hub, or it broke off, while fetching {file} from {page}: try again when you are online, "
-    "it goes on where it stopped; or give the path of a local copy"
+    "no connection to the hub, or it broke off, while fetching {file} from {page}: check the network and try again, "
+    "it goes on where it stopped; or give the path of a local copy (--model PATH)"
 )
 
 

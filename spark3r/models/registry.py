@@ -32,6 +32,16 @@ class ModelCard:
     bundled: bool
     suits_cpu: bool
 
+    @property
+    def is_non_commercial(self) -> bool:
+        """Whether the weights may not be used commercially."""
+        return "non-commercial" in self.weights_licence.casefold()
+
+    @property
+    def is_step_up(self) -> bool:
+        """Whether it is what to take on a CPU where the bundled model will not do."""
+        return self.suits_cpu and not self.bundled
+
 
 @dataclass(frozen=True)
 class Source:
@@ -63,7 +73,7 @@ class Entry:
 
 _META = "VGGT License v1 (Meta)"
 _NON_COMMERCIAL = "CC BY-NC 4.0 — non-commercial use only"
-_STEP_UP = "The recommended step up from mini on a CPU."
+_STEP_UP = "The recommended step up from mini for real footage on a CPU; begin with about 30 frames there."
 
 _MINI = Entry(
     ModelCard(
@@ -73,8 +83,8 @@ _MINI = Entry(
         download_bytes=0,
         code_licence="Apache-2.0",
         weights_licence="Apache-2.0",
-        note="A small model trained on rendered scenes only; it shows what reduction does, offline on a CPU. "
-        "Real footage is the business of the public checkpoints.",
+        note="Trained on rendered scenes only: it shows what reduction does, offline on a CPU. "
+        "For real footage take a public model.",
         bundled=True,
         suits_cpu=True,
     ),

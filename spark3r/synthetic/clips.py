@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from spark3r.models.registry import ENTRIES
+
 from .recipe import Recipe, Stage
 
 FOLDER = Path(__file__).resolve().parents[2] / "assets" / "clips"
 THUMBNAIL_WIDTH = 256
+REAL_FOOTAGE = (
+    "{model} is a small model trained on rendered scenes and gives real footage a rough shape at best: for that "
+    "take {small} ({small_name}, suits a CPU) or, with a GPU, {large} ({large_name}, non-commercial use only)."
+)
 
 # Seeds from 950,000,000 on are never trained on.
 RECIPES: dict[str, Recipe] = {
@@ -44,6 +50,24 @@ def list_clips(folder: Path = FOLDER) -> tuple[Clip, ...]:
             recipe = Recipe.load(place / "recipe.json")
             found.append(Clip(name, recipe.title, place, place / "video.mp4", place / "thumbnail.jpg", recipe.frames))
     return tuple(found)
+
+
+def is_rendered(source: str | Path | Sequence[str | Path]) -> bool:
+    """Whether a source is a clip of our generator: its folder, or the video in it, beside the recipe."""
+    if not isinstance(source, (str, Path)):
+        return False
+    path = Path(source)
+    return (path / "recipe.json").is_file() or (path.name == "video.mp4" and path.with_name("recipe.json").is_file())
+
+
+def footage_note(model: str, source: str | Path | Sequence[str | Path]) -> str:
+    """What to know before a bundled model sees anything but a rendered clip, in words; else nothing."""
+    if model not in ENTRIES or not ENTRIES[model].card.bundled or is_rendered(source):
+        return ""
+    small, large = ENTRIES["da3-small"].card, ENTRIES["vggt"].card
+    return REAL_FOOTAGE.format(
+        model=model, small=small.title, small_name=small.name, large=large.title, large_name=large.name
+    )
 
 
 def frames_of(recipe: Recipe, at_once: int = 4) -> Iterator[np.ndarray]:

@@ -1,16 +1,20 @@
 """What a run would be, said before it is one."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import pytest
 
 from spark3r.errors import InputError
 from spark3r.models.checkpoints import list_models
+from spark3r.synthetic.clips import footage_note, list_clips
 from tests.viewer.conftest import FRAMES, some_file
-from viewer.engine import Engine, is_bundled
-from viewer.planning import REAL_FOOTAGE, look_at, plan
+from viewer import charts
+from viewer.engine import Engine, Models, is_bundled
+from viewer.planning import card, look_at, overview, plan
 from viewer.run import Clip, RunRequest
 
 RequestFor = Callable[..., RunRequest]
@@ -30,9 +34,46 @@ def test_every_model_has_a_plan_without_its_weights(name: str, engine: Engine, r
 def test_the_small_model_says_what_real_footage_needs(engine: Engine, request_for: RequestFor) -> None:
     request = request_for()
     foreign = replace(request, sampling=replace(request.sampling, model="mini"))
-    ours = replace(foreign, clip=replace(foreign.clip, bundled=True))
-    assert plan(foreign, engine.models).warning == REAL_FOOTAGE
+    ours = replace(foreign, clip=Clip("ours", (list_clips()[0].video,), bundled=True))
+    assert plan(foreign, engine.models).warning == footage_note("mini", foreign.clip.source) != ""
     assert plan(ours, engine.models).warning == ""
+
+
+def test_what_does_not_fit_is_told_before_a_download(
+    engine: Engine, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Models, "free_bytes", lambda _: 6 * 2**30)
+    request = request_for(max_frames=1000)
+    sampling = replace(request.sampling, model="vggt", resolution=0)
+    long = replace(request, sampling=sampling, info=replace(request.info, frame_count=1000))
+    warning = plan(long, engine.models).warning
+    most = int(re.search(r"at most (\d+) frames", warning)[1])  # pyright: ignore[reportOptionalSubscript]
+    assert 1 <= most < 1000
+    fits = [
+        plan(replace(long, sampling=replace(sampling, max_frames=frames)), engine.models).warning
+        for frames in (most, most + 1)
+    ]
+    assert ["not fit" in told for told in fits] == [False, True]
+
+
+def test_all_models_side_by_side(engine: Engine, request_for: RequestFor) -> None:
+    request = request_for()
+    rows = overview(replace(request, sampling=replace(request.sampling, model="vggt")), engine.models)
+    assert [row.card.name for row in rows] == [each.name for each in list_models()]
+    assert [row.card.name for row in rows if row.is_chosen] == ["vggt"]
+    longer = overview(replace(request_for(max_frames=60), info=replace(request.info, frame_count=60)), engine.models)
+    assert all(more.needed_bytes > row.needed_bytes for row, more in zip(rows, longer, strict=True))
+
+
+@pytest.mark.parametrize("name", [each.name for each in list_models()])
+def test_the_picker_tells_size_licences_and_device(name: str) -> None:
+    known = card(name)
+    assert known is not None
+    note = unescape(charts.model_note(known))
+    for fact in (known.note, known.code_licence, known.weights_licence, "Parameters", "Download", "Runs well on"):
+        assert fact in note
+    assert ("restricted" in note) is ("non-commercial" in charts.model_label(known)) is known.is_non_commercial
+    assert ("recommended on CPU" in charts.model_label(known)) is (name in ("da3-small", "da3-base"))
 
 
 def test_the_plan_is_what_the_run_costs(engine: Engine, request_for: RequestFor) -> None:

@@ -44,11 +44,23 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """URL of a running page; the app has to end by itself on Ctrl-C."""
+def server_log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What the app writes to standard error; shown with a test that fails."""
+    path = tmp_path_factory.mktemp("log") / "stderr"
+    path.touch()
+    yield path
+    print(path.read_text(), file=sys.stderr)
+
+
+@pytest.fixture(scope="module")
+def address(server_log: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a running page, started from some other folder; the app has to end by itself on Ctrl-C."""
     port = free_port()
     command = [sys.executable, str(ROOT / "app.py"), "--port", str(port)]
-    server = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "GRADIO_ANALYTICS_ENABLED": "False"})
+    environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False"}
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    with server_log.open("wb") as log:
+        server = subprocess.Popen(command, cwd=elsewhere, env=environment, stderr=log)
     url = f"http://127.0.0.1:{port}/"
     wait_for_server(url, server)
     yield url

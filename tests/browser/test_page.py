@@ -90,6 +90,18 @@ def test_a_video_becomes_two_clouds_and_sliders_redo_only_one(tab: Page, video: 
     assert Path(download.value.path()).read_bytes()[:4] == b"glTF"
 
 
+def test_a_number_far_out_of_range_is_a_sentence_and_snaps_back(
+    chromium: Browser, address: str, server_log: Path
+) -> None:
+    page = new_tab(chromium, address)
+    set_number(page, "Key/value factor", 5000)
+    expect(page.locator(".toast-body").first).to_contain_text("Key/value factor: 5000 is out of range", timeout=15_000)
+    expect(page.get_by_label("number input for Key/value factor")).to_have_value("256")
+    expect(page.locator("#tokens-plan")).to_contain_text("keys/values 256→1", timeout=15_000)
+    page.context.close()
+    assert "Traceback" not in server_log.read_text()
+
+
 def test_stop_stops_and_the_page_goes_on(tab: Page) -> None:
     set_number(tab, "Max. frames", 1000)
     tab.click("#run")

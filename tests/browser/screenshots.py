@@ -1,17 +1,22 @@
-"""The pictures of the page for the README, from a real run: `python tests/browser/screenshots.py`.
+"""The pictures of the page for the README, from real runs: `python tests/browser/screenshots.py [NAME …]`.
 
-Starts the app, runs a bundled clip and writes page_before.png, page_during.png and page.png to assets/figures.
+Starts the app and writes to assets/figures what is named, else everything: a first visit with a bundled clip
+(page_before, page_during, page), the models to choose from (page_models), and what is said where the weights of a
+public model cannot be fetched (page_failed_download: the app is started with a hub that nothing listens at).
 """
 
 import argparse
 import contextlib
 import io
+import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import FloatRect, Page, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -27,6 +32,7 @@ from tests.browser.conftest import (  # noqa: E402  the path comes first, as thi
 )
 
 WIDTH, HEIGHT = 1440, 1000
+MARGIN = 8
 COLOURS = 255
 FLAT_COLOURS = 64
 LARGEST_BYTES = 290_000
@@ -34,6 +40,7 @@ LARGEST_BYTES = 290_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Take the pictures of the page for the README.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(PICTURES)} (default: all)")
     parser.add_argument("--clip", type=int, default=0, help="which of the bundled clips, from 0")
     parser.add_argument("--frames", type=int, default=0, help="frames at most (default: as the page has it)")
     parser.add_argument("--factors", type=int, nargs=2, metavar=("QUERY", "KV"), help="default: as the page has them")
@@ -41,35 +48,78 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(WIDTH, HEIGHT), metavar=("W", "H"))
     parser.add_argument("--dark", action="store_true")
     arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(PICTURES):
+        parser.error(f"no picture {', '.join(sorted(unknown))}: must be of {', '.join(PICTURES)}")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    server = subprocess.Popen([sys.executable, str(ROOT / "app.py"), "--port", str(port)], cwd=ROOT)
-    try:
-        wait_for_server(f"http://127.0.0.1:{port}/", server)
-        photograph(f"http://127.0.0.1:{port}/", arguments)
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
+    wanted = set(arguments.names or PICTURES)
+    for take, names in WALKS.items():
+        if wanted & set(names):
+            with tab(arguments, offline=take is failed_download) as page:
+                take(page, arguments)
 
 
-def photograph(address: str, arguments: argparse.Namespace) -> None:
-    """Walk through a first visit and keep three moments of it."""
+@contextlib.contextmanager
+def tab(arguments: argparse.Namespace, offline: bool) -> Iterator[Page]:
+    """A visitor's tab of an app of its own; `offline`: its hub is a port that is closed, and its cache is empty."""
     width, height = arguments.size
-    with (
-        sync_playwright() as playwright,
-        contextlib.closing(playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)) as browser,
-    ):
-        page = new_tab(browser, address, width, height, dark=arguments.dark)
-        choose(page, arguments)
-        save(page, arguments.out / "page_before.png")
-        page.click("#run")
-        page.wait_for_selector("#progress .progress[data-phase=dense] .meter", timeout=RUN_MS)
-        page.wait_for_selector(".bar[data-side=dense] .stage.global_attention", timeout=RUN_MS, state="attached")
-        save(page, arguments.out / "page_during.png")
-        page.wait_for_selector("#progress .progress[data-phase=done]", timeout=3 * RUN_MS)
-        page.wait_for_timeout(5000)  # the clouds travel and are drawn
-        save(page, arguments.out / "page.png", whole=True)
-        print(page.inner_text("#readout"), page.inner_text("#differences"), sep="\n")
+    with tempfile.TemporaryDirectory() as empty:
+        closed = {"HF_ENDPOINT": f"http://127.0.0.1:{free_port()}", "HF_HOME": empty, "NO_PROXY": "*"}
+        address = f"http://127.0.0.1:{(port := free_port())}/"
+        command = [sys.executable, str(ROOT / "app.py"), "--port", str(port)]
+        server = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **(closed if offline else {})})
+        try:
+            wait_for_server(address, server)
+            with (
+                sync_playwright() as playwright,
+                contextlib.closing(playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)) as browser,
+            ):
+                yield new_tab(browser, address, width, height, dark=arguments.dark)
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+
+
+def first_visit(page: Page, arguments: argparse.Namespace) -> None:
+    """A run from start to end, three moments of it."""
+    choose(page, arguments)
+    save(page, arguments.out / "page_before.png")
+    page.click("#run")
+    page.wait_for_selector("#progress .progress[data-phase=dense] .meter", timeout=RUN_MS)
+    page.wait_for_selector(".bar[data-side=dense] .stage.global_attention", timeout=RUN_MS, state="attached")
+    save(page, arguments.out / "page_during.png")
+    page.wait_for_selector("#progress .progress[data-phase=done]", timeout=3 * RUN_MS)
+    page.wait_for_timeout(5000)  # the clouds travel and are drawn
+    save(page, arguments.out / "page.png", whole=True)
+    print(page.inner_text("#readout"), page.inner_text("#differences"), sep="\n")
+
+
+def models(page: Page, arguments: argparse.Namespace) -> None:
+    """The facts of a public model, and all models side by side."""
+    choose(page, arguments)
+    choose_model(page, "Depth Anything 3 Small")
+    page.get_by_text("All models side by side").click()
+    page.wait_for_selector("#model-table table", timeout=RUN_MS)
+    page.wait_for_timeout(1000)
+    save(page, arguments.out / "page_models.png", part=("text=Frames and model", "#model-table"))
+
+
+def failed_download(page: Page, arguments: argparse.Namespace) -> None:
+    """Reconstruct, with a public model that cannot be fetched."""
+    choose(page, arguments)
+    choose_model(page, "VGGT 1B")
+    page.click("#run")
+    page.wait_for_selector("#progress .progress[data-phase=failed]", timeout=RUN_MS)
+    page.wait_for_timeout(1000)
+    save(page, arguments.out / "page_failed_download.png")
+    print(page.inner_text("#progress"))
+
+
+def choose_model(page: Page, title: str) -> None:
+    """As a visitor does: open the list, click."""
+    page.get_by_label("Model", exact=True).click()
+    page.get_by_role("option", name=title).first.click()
+    page.wait_for_selector(".model-facts", timeout=RUN_MS)
+    page.wait_for_timeout(1500)
 
 
 def choose(page: Page, arguments: argparse.Namespace) -> None:
@@ -86,11 +136,13 @@ def choose(page: Page, arguments: argparse.Namespace) -> None:
     page.wait_for_timeout(2000)
 
 
-def save(page: Page, path: Path, whole: bool = False) -> None:
-    """A screenshot, below the largest size; `whole` takes the page beyond the window."""
-    if whole:  # what sticks to the window's edge would hide part of the page
+def save(page: Page, path: Path, whole: bool = False, part: tuple[str, str] | None = None) -> None:
+    """A screenshot, below the largest size; `whole` takes the page beyond the window, `part` the controls from one
+    element to another."""
+    if whole or part:  # what sticks to the window's edge would hide part of the page
         page.add_style_tag(content=".actions { position: static !important; }")
-    picture = Image.open(io.BytesIO(page.screenshot(full_page=whole))).convert("RGB")
+    shot = page.screenshot(full_page=True, clip=span(page, *part)) if part else page.screenshot(full_page=whole)
+    picture = Image.open(io.BytesIO(shot)).convert("RGB")
     picture.save(path, optimize=True)
     share = 1.0
     while path.stat().st_size > LARGEST_BYTES:
@@ -98,6 +150,18 @@ def save(page: Page, path: Path, whole: bool = False) -> None:
         with_few_colours(picture.resize(size, Image.Resampling.LANCZOS)).save(path, optimize=True)
         share -= 0.05
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB", flush=True)
+
+
+def span(page: Page, first: str, last: str) -> FloatRect:
+    """The part of the column of controls from one element to another, with a margin."""
+    boxes = [page.locator(selector).first.bounding_box() for selector in (".controls", first, last)]
+    column, top, bottom = (box for box in boxes if box is not None)
+    height = bottom["y"] + bottom["height"] - top["y"]
+    scrolled = page.evaluate("window.scrollY")
+    return {
+        "x": column["x"] - MARGIN, "y": top["y"] + scrolled - MARGIN,
+        "width": column["width"] + 2 * MARGIN, "height": height + 2 * MARGIN,
+    }  # fmt: skip
 
 
 def with_few_colours(picture: Image.Image) -> Image.Image:
@@ -109,6 +173,13 @@ def with_few_colours(picture: Image.Image) -> Image.Image:
     palette.putpalette(flat + others[: 3 * (COLOURS - FLAT_COLOURS)])
     return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
+
+WALKS: dict[Callable[[Page, argparse.Namespace], None], tuple[str, ...]] = {
+    first_visit: ("page_before", "page_during", "page"),
+    models: ("page_models",),
+    failed_download: ("page_failed_download",),
+}
+PICTURES = tuple(name for names in WALKS.values() for name in names)
 
 if __name__ == "__main__":
     main()

@@ -1,10 +1,18 @@
-"""Unseen clips: one path at every length, and the training stream as it always was."""
+"""`evaluate --unseen`: one path at every length, rows and means, confidence, and a training stream as it always was."""
+
+import json
+from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pytest
 
+from spark3r.__main__ import main
+from spark3r.benchmark.unseen import BREADTH, FIRST_SEED, GUESS, HIDDEN, PATH_FRAMES, filmed
+from spark3r.metrics.confidence import BINS, STEP
 from spark3r.synthetic import paths, sequences
-from spark3r.training.config import VALIDATION_SEED
+from spark3r.training.config import EXAMPLE_SEED, VALIDATION_SEED, TrainingConfig
+from viewer.state import ViewSettings
 
 
 def test_a_denser_clip_walks_the_same_path() -> None:
@@ -42,3 +50,103 @@ def test_training_clips_are_what_they_were() -> None:
     assert clips.intrinsics[0, 0, 0, 0].item() == pytest.approx(28.854398727416992, rel=1e-6)
     assert clips.images.mean().item() == pytest.approx(0.7578524947166443, rel=1e-4)
     assert clips.depth.mean().item() == pytest.approx(2.7020816802978516, rel=1e-4)
+
+
+def test_unseen_seeds_are_neither_those_watched_while_training_nor_the_examples() -> None:
+    watched = VALIDATION_SEED + TrainingConfig(Path()).validation_clips
+    assert watched < FIRST_SEED < EXAMPLE_SEED
+
+
+def test_a_filmed_clip_is_what_training_shows_in_bytes() -> None:
+    images, truth = filmed(sequences.plan(77, 4, 0.8), 77, 4, 24, 32)
+    clips = sequences.sample(77, 1, 4, 24, 32, breadth=0.8)
+    shown = clips.images[0].permute(0, 2, 3, 1).numpy()
+    assert np.abs(images / 255 - shown).max() <= 0.5 / 255 + 1e-6
+    np.testing.assert_array_equal(truth.depth, clips.depth[0].numpy())
+    np.testing.assert_array_equal(truth.world_from_camera, clips.world_from_camera[0].numpy())
+
+
+def test_the_filter_marked_is_the_pages() -> None:
+    assert ViewSettings().min_confidence_percentile == HIDDEN
+    assert HIDDEN % STEP == 0
+
+
+@pytest.fixture(scope="module")
+def study(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
+    """Two clips of 4 and 6 frames under two schedules, and the chart."""
+    folder = tmp_path_factory.mktemp("unseen")
+    target, chart = folder / "unseen.json", folder / "confidence.png"
+    flags = ["--model", str(untrained), "--device", "cpu", "--dtype", "float32", "--resolution", "32"]
+    lengths = ["--frames", "4", "6", "--schedule", "dense", "2x2"]
+    assert main(["evaluate", "--unseen", "2", *lengths, *flags, "--json", str(target), "--chart", str(chart)]) == 0
+    return json.loads(target.read_text()), chart
+
+
+def test_a_row_for_every_clip_length_and_schedule_beside_guessing(study: tuple[dict, Path]) -> None:
+    rows = study[0]["rows"]
+    found = [(row["clip"] - FIRST_SEED, row["frames"], row["schedule"]) for row in rows]
+    assert found == [(clip, frames, word) for clip in (0, 1) for frames in (4, 6) for word in ("dense", "2x2", GUESS)]
+    assert {(row["query_factor"], row["kv_factor"]) for row in rows if row["schedule"] == "2x2"} == {(2, 2)}
+    assert rows[0]["abs_rel"] != rows[6]["abs_rel"]
+
+
+def test_the_summary_is_means_and_medians_of_the_rows(study: tuple[dict, Path]) -> None:
+    content = study[0]
+    assert len(content["summary"]) == 6
+    for line in content["summary"]:
+        same = [row for row in content["rows"] if all(row[key] == line[key] for key in ("frames", "schedule"))]
+        assert len(same) == line["clips"] == 2
+        assert line["mean"]["abs_rel"] == pytest.approx(fmean(row["abs_rel"] for row in same))
+        assert line["median"]["rotation_deg"] == pytest.approx(np.median([row["rotation_deg"] for row in same]))
+
+
+def test_confidence_is_pooled_over_clips(study: tuple[dict, Path]) -> None:
+    content, chart = study
+    assert [(row["frames"], row["schedule"]) for row in content["confidence"]] == [
+        (4, "dense"), (4, "2x2"), (6, "dense"), (6, "2x2")
+    ]  # fmt: skip
+    for row in content["confidence"]:
+        assert len(row["percentiles"]) == len(row["abs_rel"]) == BINS
+        same = [
+            each["abs_rel"]
+            for each in content["rows"]
+            if (each["frames"], each["schedule"]) == (row["frames"], row["schedule"])
+        ]
+        assert row["all"]["abs_rel"] == pytest.approx(fmean(same), rel=1e-6)
+    assert chart.stat().st_size > 10_000
+
+
+def test_the_answer_names_machine_command_and_seeds(study: tuple[dict, Path]) -> None:
+    about = study[0]["machine"]
+    assert about["first_seed"] == FIRST_SEED
+    assert {"processor", "threads", "torch", "command", "model", "dtype", "seconds"} <= about.keys()
+
+
+def test_longer_clips_of_one_seed_share_their_ends() -> None:
+    take = sequences.plan(FIRST_SEED, PATH_FRAMES, BREADTH)
+    (_, short), (_, long) = (filmed(take, FIRST_SEED, frames, 12, 16) for frames in (3, 7))
+    np.testing.assert_array_equal(short.world_from_camera[[0, -1]], long.world_from_camera[[0, -1]])
+    np.testing.assert_allclose(short.depth[[0, -1]], long.depth[[0, -1]], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "clip folders (before the flags) or --unseen"),
+        (["clip", "--unseen", "2"], "clip folders (before the flags) or --unseen"),
+        (["--schedule", "off", "clip"], "clip folders (before the flags) or --unseen"),
+        (["--unseen", "0"], "1 or more"),
+        (["--unseen", "2", "--frames", "0"], "1 or more"),
+        (["--unseen", "2", "--max-frames", "4"], "--max-frames is for clip folders only"),
+        (["clip", "--frames", "4"], "--frames is for --unseen only"),
+        (["clip", "--chart", "c.png"], "--chart is for --unseen only"),
+        (["--unseen", "2", "--schedule", "dense", "--kv-factor", "2"], "exclude each other"),
+    ],
+)
+def test_flags_that_contradict_are_a_sentence(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", *arguments, "--model", "no such model"]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1

@@ -18,6 +18,13 @@ METRICS = {
     "accuracy": "cloud: accuracy / diagonal",
 }
 
+CONFIDENCE_PANELS = {
+    "abs_rel": "depth: AbsRel",
+    "wrong": "depth more than 10 % off, %",
+    "flying": "more than 5 % of the diagonal off the surface, %",
+}
+LENGTH_COLOURS = ("#d1495b", "#edae49", "#00798c", "#30638e", "#8da0cb")
+
 
 def draw_speed(rows: Sequence[dict[str, Any]], path: Path, caption: str) -> None:
     """Seconds against the number of frames for every schedule, and where the time goes at the longest clip."""
@@ -56,6 +63,30 @@ def draw_sensitivity(rows: Sequence[dict[str, Any]], path: Path, caption: str) -
         axis.xaxis.set_major_formatter("{x:.0f}")
         axis.set(xlabel="factor", title=title)
     axes[0].set_ylabel("error / dense error")
+    axes[0].legend(fontsize=8)
+    _save(figure, path, caption)
+
+
+def draw_confidence(rows: Sequence[dict[str, Any]], path: Path, caption: str) -> None:
+    """Error of the pixels in each bin of confidence, a line per length and schedule; what the page hides is shaded."""
+    plot = _pyplot()
+    figure, axes = plot.subplots(1, len(CONFIDENCE_PANELS), figsize=(13, 4.2), layout="constrained")
+    lengths = sorted({row["frames"] for row in rows})
+    schedules = list(dict.fromkeys(row["schedule"] for row in rows))
+    for axis, (measure, title) in zip(axes, CONFIDENCE_PANELS.items(), strict=True):
+        unit = 1 if measure == "abs_rel" else 100
+        for row in rows:
+            line = [(x, unit * y) for x, y in zip(row["percentiles"], row[measure], strict=True) if y is not None]
+            axis.plot(
+                *zip(*line, strict=True),
+                ("-", "--", ":", "-.")[schedules.index(row["schedule"]) % 4],
+                color=LENGTH_COLOURS[lengths.index(row["frames"]) % len(LENGTH_COLOURS)],
+                label=f"{row['frames']} frames, {row['schedule']}",
+            )
+        hidden = rows[0]["hidden_percentile"]
+        axis.axvspan(0, hidden, color="#888", alpha=0.15, linewidth=0, label=f"hidden by the page ({hidden} %)")
+        axis.set(xlabel="confidence percentile in the clip", title=title, xlim=(0, 100))
+        axis.set_ylim(bottom=0)
     axes[0].legend(fontsize=8)
     _save(figure, path, caption)
 

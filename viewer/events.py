@@ -71,7 +71,7 @@ class Handlers:
         """Start a run and follow it to its end."""
         try:
             session = self._sessions.of(request.session_hash)
-            session.start(self._request(session, values))
+            session.start(self._fitting(self._request(session, values)))
         except InputError as error:
             yield {self._page.progress: charts.message(str(error))}
             return
@@ -131,6 +131,13 @@ class Handlers:
         sampling = SamplingSettings.from_values(_named(self._page.sampling, values))
         reduction = ReductionSettings.from_values(_named(self._page.reduction, values))
         return RunRequest(session.clip, session.look.info, sampling, reduction)
+
+    def _fitting(self, request: RunRequest) -> RunRequest:
+        """The request, if memory will do: better to hear that before a download than after it."""
+        plan = planning.plan(request, self._engine.models)
+        if not plan.fits:
+            raise InputError(plan.warning)
+        return request
 
     def _plan(self, session: Session, values: Values) -> Updates:
         page, models = self._page, self._engine.models

@@ -51,6 +51,7 @@ class Plan:
     frames: Mapping[str, str]
     tokens: Mapping[str, str]
     warning: str = ""
+    fits: bool = True  # into memory, as far as is known now
 
 
 def plan(request: RunRequest, models: Models) -> Plan:
@@ -73,10 +74,10 @@ def plan(request: RunRequest, models: Models) -> Plan:
     frames = {
         "Frames": f"{count} of {info.frame_count}",
         "Network input": f"{width} × {height} pixels",
-        "Memory": f"about {charts.byte_count(dense.needed_bytes)} of {charts.byte_count(dense.available_bytes)} free",
+        "Memory": f"about {charts.byte_count(dense.needed_bytes)} ({charts.byte_count(dense.available_bytes)} free)",
     }
     warning = _warning(request, loaded is not None) if dense.fits else _too_large(dense, needed)
-    return Plan(frames, _tokens(schedule, dense, reduced), warning)
+    return Plan(frames, _tokens(schedule, dense, reduced), warning, dense.fits)
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,10 @@ def test_what_does_not_fit_is_told_before_a_download(
     warning = plan(long, engine.models).warning
     most = int(re.search(r"at most (\d+) frames", warning)[1])  # pyright: ignore[reportOptionalSubscript]
     assert 1 <= most < 1000
-    fits = [
-        plan(replace(long, sampling=replace(sampling, max_frames=frames)), engine.models).warning
-        for frames in (most, most + 1)
-    ]
-    assert ["not fit" in told for told in fits] == [False, True]
+    for frames, fits in ((most, True), (most + 1, False)):
+        told = plan(replace(long, sampling=replace(sampling, max_frames=frames)), engine.models)
+        assert told.fits is fits
+        assert ("not fit" in told.warning) is not fits
 
 
 def test_all_models_side_by_side(engine: Engine, request_for: RequestFor) -> None:

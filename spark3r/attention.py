@@ -23,26 +23,32 @@ from spark3r.tokens import TokenLayout
 
 
 class Rotation(NamedTuple):
-    """Rotary position tables: one row per token, `parts` separately rotated parts of the head."""
+    """Rotary position tables: one row per token, as wide as a head.
 
-    cos: Tensor  # [N, parts, D / (2 · parts)] float32
-    sin: Tensor  # the same
+    A head has `parts` that are rotated separately; in each, x_j and x_{j + half a part} form a pair.
+    """
+
+    cos: Tensor  # [N, D] float32
+    sin: Tensor  # the same, negative for the first of each pair
+    parts: int
+
+    @classmethod
+    def by(cls, angle: Tensor) -> Rotation:
+        """From the angles [N, parts, D / (2 · parts)] float32 of the pairs."""
+        cos, sin = angle.cos(), angle.sin()
+        return cls(torch.stack((cos, cos), -2).flatten(1), torch.stack((-sin, sin), -2).flatten(1), angle.shape[1])
 
     def rows(self, index: Tensor) -> Rotation:
-        return Rotation(self.cos[index], self.sin[index])
+        return Rotation(self.cos[index], self.sin[index], self.parts)
 
     def repeated(self, frames: int) -> Rotation:
-        return Rotation(self.cos.repeat(frames, 1, 1), self.sin.repeat(frames, 1, 1))
+        return Rotation(self.cos.repeat(frames, 1), self.sin.repeat(frames, 1), self.parts)
 
-    def apply(self, x: Tensor) -> Tensor:  # x: [B, h, N, D]
-        """Rotates the pairs (x_j, x_{j + D/2}) inside each part of the head; computed in float32.
-
-        Whole heads are multiplied at once, with the pairs exchanged beforehand: on a CPU 2.5× faster than by halves.
-        """
-        exchanged = x.unflatten(-1, (self.cos.shape[-2], 2, self.cos.shape[-1])).flip(-2).flatten(-3)
-        cos = torch.stack((self.cos, self.cos), dim=-2).flatten(-3)
-        sin = torch.stack((-self.sin, self.sin), dim=-2).flatten(-3)
-        return (x * cos).addcmul_(exchanged, sin)
+    def apply(self, x: Tensor) -> Tensor:  # [B, h, N, D] → the same, rotated in float32
+        """Whole heads at once, beside a copy with the pairs exchanged: on a CPU 2.5× faster than by halves."""
+        halves = x.chunk(2 * self.parts, dim=-1)
+        exchanged = torch.cat([halves[i ^ 1] for i in range(len(halves))], dim=-1)
+        return (x * self.cos).addcmul_(exchanged, self.sin)
 
 
 class Placed(Protocol):

@@ -124,10 +124,9 @@ class _AtMeanPlace(MergedAndPruned):
 
     def query_rotation(self, rotation: Any) -> Any:  # of one clip: each would need its own
         assert self.merged is not None
-        cos, sin = (self.merged.merge(part.flatten(1)[None])[0] for part in rotation)
+        cos, sin = (self.merged.merge(part[None])[0] for part in (rotation.cos, rotation.sin))
         length = torch.hypot(cos, sin).clamp_min(1e-6)
-        shape = (-1, *rotation.cos.shape[1:])
-        return Rotation((cos / length).reshape(shape), (sin / length).reshape(shape))
+        return Rotation(cos / length, sin / length, rotation.parts)
 
 
 @dataclass(frozen=True)

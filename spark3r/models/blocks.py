@@ -111,7 +111,7 @@ def _grid_rotation(grid: tuple[int, int], special: int, head_dim: int, device: t
     quarter = head_dim // 4
     frequency = 100.0 ** (-torch.arange(quarter, device=device, dtype=torch.float32) / quarter)
     angle = place[:, :, None] * frequency  # [P, 2, D/4]
-    return Rotation(angle.cos(), angle.sin())
+    return Rotation.by(angle)
 
 
 def whole_rotation(
@@ -128,7 +128,7 @@ def whole_rotation(
     place = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).reshape(-1, 2)  # [h·w, 2]
     angle = (2 * math.pi * place[:, :, None] / periods.float()).flatten(1)  # [h·w, D/2]
     angle = torch.cat((angle.new_zeros(special, angle.shape[1]), angle))[:, None]  # [P, 1, D/2]
-    return Rotation(angle.cos(), angle.sin())
+    return Rotation.by(angle)
 
 
 def normal_(parameter: Tensor, std: float) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 
 from spark3r.attention import Planner, Reduce, Rotation, dense
 from spark3r.models.blocks import Block, grid_rotation, normal_, whole_rotation
-from spark3r.models.config import BlockConfig, ModelConfig
+from spark3r.models.config import ModelConfig, Rope, Scope
 from spark3r.tokens import TokenLayout
 
 FEWEST_FRAMES_TO_CHOOSE_FROM = 3  # with fewer, the first frame is the reference
@@ -41,11 +43,12 @@ class Trunk(nn.Module):
         the memory is the trunk's own from here on) → for every tap the frame and global outputs side by side,
         [B, S, P, 2C], frames in the order they came in."""
         x, order = self._entering(patches, layout)  # x: [B, N, C], updated in place from here on
+        rotation_of = cache(lambda rope, scope: self._rotation(rope, scope, layout, x.device))
         kept, last_frame, layer = [], x, 0
         for index, (block, config) in enumerate(zip(self.blocks, self.config.blocks, strict=True)):
             if index == self.config.tokens.enter_at:
                 x = self._with_special(x, layout)
-            rotation = self._rotation(config, layout, x.device)
+            rotation = rotation_of(config.rope, config.scope)
             if config.scope == "frame":
                 x = layout.joined(block(layout.framed(x), rotation, in_place=True))
                 last_frame = x.clone() if self._is_tapped_before_the_next_frame_block(index) else x
@@ -91,17 +94,15 @@ class Trunk(nn.Module):
             patches[:, layout.reference] += self.reference
         return x
 
-    def _rotation(self, block: BlockConfig, layout: TokenLayout, device: torch.device) -> Rotation | None:
-        """The rotary tables of the tokens that one call of this block sees together."""
-        if block.rope is None:
+    def _rotation(self, rope: Rope, scope: Scope, layout: TokenLayout, device: torch.device) -> Rotation | None:
+        """The rotary tables of the tokens that one call of such a block sees together."""
+        if rope is None or scope == "register":
             return None
-        if block.rope == "whole":
+        if rope == "whole":
             rotation = whole_rotation(layout.grid, layout.special, self.periods)
         else:
-            rotation = grid_rotation(
-                layout.grid, layout.special, self._head_dim, device, flat=block.rope == "flat"
-            )
-        return rotation if block.scope == "frame" else rotation.repeated(layout.frames)
+            rotation = grid_rotation(layout.grid, layout.special, self._head_dim, device, flat=rope == "flat")
+        return rotation if scope == "frame" else rotation.repeated(layout.frames)
 
     @property
     def _head_dim(self) -> int:

@@ -125,7 +125,7 @@ def model_label(card: ModelCard) -> str:
     """A model in the picker: its title, and what decides first."""
     if card.bundled:
         return card.title
-    device = "recommended on CPU" if card.is_step_up else "GPU"
+    device = "CPU, recommended" if card.is_step_up else "GPU"
     return f"{card.title} · {device}{', non-commercial' if card.is_non_commercial else ''}"
 
 

@@ -72,7 +72,7 @@ def test_the_picker_tells_size_licences_and_device(name: str) -> None:
     for fact in (known.note, known.code_licence, known.weights_licence, "Parameters", "Download", "Runs well on"):
         assert fact in note
     assert ("restricted" in note) is ("non-commercial" in charts.model_label(known)) is known.is_non_commercial
-    assert ("recommended on CPU" in charts.model_label(known)) is (name in ("da3-small", "da3-base"))
+    assert ("CPU, recommended" in charts.model_label(known)) is (name in ("da3-small", "da3-base"))
 
 
 def test_the_plan_is_what_the_run_costs(engine: Engine, request_for: RequestFor) -> None:

@@ -65,11 +65,16 @@ def matched(truth: Truth, reconstruction: Reconstruction) -> Truth:
 
 
 def guess(reconstruction: Reconstruction) -> Reconstruction:
-    """What anybody can say without looking: constant depth and a camera that stands still."""
+    """What anybody can say without looking: constant depth and a camera that stands still.
+
+    Its lens is the median of those found, so that all frames give the same few points.
+    """
+    lens = np.median(reconstruction.intrinsics, axis=0)
     return dataclasses.replace(
         reconstruction,
         depth=np.ones_like(reconstruction.depth),
         world_from_camera=np.tile(np.eye(4, dtype=np.float32), (len(reconstruction), 1, 1)),
+        intrinsics=np.tile(lens, (len(reconstruction), 1, 1)),
     )
 
 

@@ -97,7 +97,11 @@ class Handlers:
 
     def view_changed(self, values: Values, request: gr.Request) -> None:
         """A view control moved: redraw both panes."""
-        self._sessions.of(request.session_hash).apply_view(ViewSettings.from_values(_named(self._page.view, values)))
+        session = self._sessions.of(request.session_hash)
+        try:
+            session.apply_view(ViewSettings.from_values(_named(self._page.view, values)))
+        except InputError as error:
+            gr.Warning(escape(str(error)), title="Out of range")  # an error would lose the event of the snap back
 
     def link_changed(self, linked: bool, request: gr.Request) -> None:
         """Linked cameras were switched."""

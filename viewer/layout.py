@@ -8,7 +8,18 @@ import gradio as gr
 
 from spark3r.reduction.schedule import ReductionSchedule
 from viewer import charts
-from viewer.state import FRAMES, KV_FACTORS, QUERY_FACTORS, RunReport, ViewSettings
+from viewer.state import (
+    FRAMES,
+    GROUP_SIZES,
+    HIDDEN_PERCENT,
+    KV_BOOSTS,
+    KV_FACTORS,
+    POINT_SIZES,
+    QUERY_FACTORS,
+    THOUSAND_POINTS,
+    RunReport,
+    ViewSettings,
+)  # fmt: skip
 
 FILE_TYPES = ["video", "image", ".zip", ".heic", ".heif"]
 RESOLUTIONS = (0, 128, 224, 336, 392, 448, 518, 640)  # 0: the model's own
@@ -151,8 +162,10 @@ def _reduction() -> dict[str, Any]:
             info="one frame in so many keeps keys and values",
         )  # fmt: skip
         with gr.Accordion("Finer settings", open=False):
-            group_size = _slider(2, 60, start.group_size, step=1, label="Group size, frames", elem_classes="slim")
-            kv_boost = _slider(1, 8, start.kv_boost, step=1, label="Boost in other layers", elem_classes="slim")
+            group_size = _slider(
+                *GROUP_SIZES, start.group_size, step=1, label="Group size, frames", elem_classes="slim"
+            )  # fmt: skip
+            kv_boost = _slider(*KV_BOOSTS, start.kv_boost, step=1, label="Boost in other layers", elem_classes="slim")
             policy = gr.Radio(
                 [("Spark3R: merge queries, prune keys/values", "spark3r"), ("Uniform: merge all alike", "uniform")],
                 value=start.policy, label="Policy",
@@ -190,10 +203,12 @@ def _view() -> dict[str, Any]:
     start = ViewSettings()
     with gr.Row(elem_classes="toolbar"):
         confidence = _slider(
-            0, 95, start.min_confidence_percentile, step=1, label="Hide unsure, %", elem_classes="slim"
+            *HIDDEN_PERCENT, start.min_confidence_percentile, step=1, label="Hide unsure, %", elem_classes="slim"
         )
-        points = _slider(10, 1000, start.thousand_points, step=10, label="Points, thousands", elem_classes="slim")
-        point_size = _slider(1, 30, start.point_size, step=1, label="Point size", elem_classes="slim")
+        points = _slider(
+            *THOUSAND_POINTS, start.thousand_points, step=10, label="Points, thousands", elem_classes="slim"
+        )
+        point_size = _slider(*POINT_SIZES, start.point_size, step=1, label="Point size", elem_classes="slim")
         colour = gr.Radio(
             [("RGB", "image"), ("Depth", "depth"), ("Confidence", "confidence")], value=start.colour, label="Colour by",
             elem_classes="segmented",
@@ -216,21 +231,18 @@ def _numbers() -> dict[str, Any]:
 
 
 def _slider(minimum: float, maximum: float, value: float, *, label: str, **options: Any) -> gr.Slider:
-    """A slider whose number box, once typed out of range or emptied, is answered by a sentence and no traceback."""
+    """A slider that passes on what was typed into its number box: the settings say what is out of range.
+
+    Gradio would raise before any handler, log a traceback, and lose the event that follows when the box snaps back.
+    """
     slider = gr.Slider(minimum, maximum, value, label=label, **options)
-    within_range = slider.preprocess
-
-    def checked(payload: float | None) -> Any:
-        if payload is None:
-            return None  # the settings say so
-        if not minimum <= payload <= maximum:
-            sentence = f"{label}: {payload:g} is out of range, enter {minimum:g} to {maximum:g}."
-            raise gr.Error(sentence, title="Out of range", print_exception=False)
-        return within_range(payload)
-
     # A subclass would make gradio write a stub file beside this one.
-    slider.preprocess = checked  # pyright: ignore[reportAttributeAccessIssue]
+    slider.preprocess = _as_typed  # pyright: ignore[reportAttributeAccessIssue]
     return slider
+
+
+def _as_typed(payload: float | None) -> float | None:
+    return payload
 
 
 def _html(value: str = "", **options: Any) -> gr.HTML:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from spark3r.compare import Comparison
 from spark3r.errors import InputError
@@ -19,22 +19,27 @@ Colour = Literal["image", "depth", "confidence"]
 QUERY_FACTORS = (1, 16)
 KV_FACTORS = (1, 256)
 FRAMES = (1, 1000)
+GROUP_SIZES = (2, 60)
+KV_BOOSTS = (1, 8)
+HIDDEN_PERCENT = (0, 95)
+THOUSAND_POINTS = (10, 1000)
+POINT_SIZES = (1, 30)
 
 
 class _Settings:
-    """Read from the values of a group of components, by name."""
+    """Read from the values of a group of components, by name. Bounds are annotated: number boxes take anything."""
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
-        """Settings from {field name: value}; a value of the wrong kind raises an InputError that names it."""
-        return cls(**{item.name: _cast(item.name, item.type, values[item.name]) for item in fields(cls)})  # pyright: ignore[reportArgumentType]
+        """Settings from {field name: value}; one that is out of range or no number raises an InputError naming it."""
+        return cls(**{item.name: _value(item.name, item.type, values[item.name]) for item in fields(cls)})  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True)
 class SamplingSettings(_Settings):
     """Which frames of the clip, at which size, through which model."""
 
-    max_frames: int
+    max_frames: Annotated[int, FRAMES]
     fps: float  # 0 takes every frame
     model: str
     resolution: int  # longer side of the network input in pixels; 0 is the model's own
@@ -45,10 +50,10 @@ class ReductionSettings(_Settings):
     """The reduction as the sliders say it; `schedule` makes the one object that counts."""
 
     mode: str  # "auto" or "manual"
-    query_factor: int
-    kv_factor: int
-    group_size: int
-    kv_boost: int
+    query_factor: Annotated[int, QUERY_FACTORS]
+    kv_factor: Annotated[int, KV_FACTORS]
+    group_size: Annotated[int, GROUP_SIZES]
+    kv_boost: Annotated[int, KV_BOOSTS]
     policy: str
 
     def schedule(self, num_frames: int, sensitive_layers: tuple[int, ...] | None) -> ReductionSchedule:
@@ -65,9 +70,9 @@ class ReductionSettings(_Settings):
 class ViewSettings(_Settings):
     """How both panes draw their clouds; the scene has a radius of about 1."""
 
-    min_confidence_percentile: float = 15.0  # 0 to 100: this share of the least certain points is left out
-    thousand_points: int = 150
-    point_size: float = 8.0  # thousandths of the scene radius
+    min_confidence_percentile: Annotated[float, HIDDEN_PERCENT] = 15.0  # the least certain points are left out
+    thousand_points: Annotated[int, THOUSAND_POINTS] = 150
+    point_size: Annotated[float, POINT_SIZES] = 8.0  # thousandths of the scene radius
     colour: str = "image"
     cameras: bool = True
 
@@ -118,10 +123,14 @@ class RunReport:
         return self.phase in BUSY
 
 
-def _cast(name: str, kind: Any, value: Any) -> Any:
-    """`value` as the field's type; sliders deliver 4.0 for 4, and an emptied number box delivers None."""
-    kind = {"int": int, "float": float, "str": str, "bool": bool}.get(kind, kind)
+def _value(name: str, kind: Any, value: Any) -> Any:
+    """`value` as the field's type, within its bounds; sliders deliver 4.0 for 4, an emptied number box None."""
+    name = name.replace("kv_", "key/value_").replace("_", " ").capitalize()
     try:
-        return kind(value)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name.replace('_', ' ')} is {value!r}: enter a number.") from error
+        made = getattr(kind, "__origin__", kind)(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{name} is {value!r}: enter a number.") from error
+    for least, most in getattr(kind, "__metadata__", ()):
+        if not least <= made <= most:
+            raise InputError(f"{name} is {value:g}: enter {least} to {most}.")
+    return made

@@ -94,10 +94,15 @@ def test_a_number_far_out_of_range_is_a_sentence_and_snaps_back(
     chromium: Browser, address: str, server_log: Path
 ) -> None:
     page = new_tab(chromium, address)
-    set_number(page, "Key/value factor", 5000)
-    expect(page.locator(".toast-body").first).to_contain_text("Key/value factor: 5000 is out of range", timeout=15_000)
-    expect(page.get_by_label("number input for Key/value factor")).to_have_value("256")
-    expect(page.locator("#tokens-plan")).to_contain_text("keys/values 256→1", timeout=15_000)
+    box = page.get_by_label("number input for Key/value factor")
+    box.fill("5000")
+    expect(page.locator("#frames-plan")).to_contain_text("Key/value factor is 5000: enter 1 to 256.", timeout=15_000)
+    box.blur()
+    expect(box).to_have_value("256")
+    expect(page.locator("#tokens-plan")).to_contain_text("256→1", timeout=15_000)
+    expect(page.locator("#frames-plan dl")).to_be_visible()
+    set_number(page, "Point size", 99)
+    expect(page.locator(".toast-body")).to_contain_text("Point size is 99: enter 1 to 30.", timeout=15_000)
     page.context.close()
     assert "Traceback" not in server_log.read_text()
 

@@ -1,26 +1,32 @@
 """The controls as a visitor types into them."""
 
+from typing import get_type_hints
+
 import gradio as gr
 import pytest
 
-from viewer.layout import Choices, build
-from viewer.state import KV_FACTORS
+from viewer.layout import Choices, Group, build
+from viewer.state import ReductionSettings, SamplingSettings, ViewSettings
 
 
 @pytest.fixture(scope="module")
-def slider() -> gr.Slider:
+def groups() -> list[tuple[Group, type]]:
     with gr.Blocks():
-        return build(Choices((), [("mini", "mini")], "mini")).reduction.kv_factor
+        page = build(Choices((), [("mini", "mini")], "mini"))
+    return [(page.sampling, SamplingSettings), (page.reduction, ReductionSettings), (page.view, ViewSettings)]
 
 
-@pytest.mark.parametrize("typed", [0, -5, 5000])
-def test_a_number_out_of_range_is_one_sentence_without_a_traceback(slider: gr.Slider, typed: float) -> None:
-    with pytest.raises(gr.Error) as told:
-        slider.preprocess(typed)
-    assert told.value.message == f"Key/value factor: {typed} is out of range, enter 1 to 256."
-    assert not told.value.print_exception
-
-
-def test_numbers_in_range_and_an_emptied_box_pass(slider: gr.Slider) -> None:
-    assert [slider.preprocess(typed) for typed in KV_FACTORS] == list(KV_FACTORS)
-    assert slider.preprocess(None) is None  # pyright: ignore[reportArgumentType]  the browser sends it
+def test_sliders_and_settings_have_the_same_bounds_and_nothing_typed_is_refused_before_a_handler(
+    groups: list[tuple[Group, type]],
+) -> None:
+    seen = 0
+    for group, settings in groups:
+        for name, component in group.members().items():
+            if isinstance(component, gr.Slider):
+                seen += 1
+                bounds = get_type_hints(settings, include_extras=True)[name].__metadata__[0]
+                assert (component.minimum, component.maximum) == bounds
+                assert bounds[0] <= component.value <= bounds[1]
+                assert component.preprocess(10**9) == 10**9
+                assert component.preprocess(None) is None  # pyright: ignore[reportArgumentType]  the browser sends it
+    assert seen == 8

@@ -1,5 +1,7 @@
 """What the page's values become, and which of them are refused."""
 
+from dataclasses import replace
+
 import pytest
 
 from spark3r.errors import InputError
@@ -27,13 +29,26 @@ def test_the_policy_reaches_the_schedule() -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("query_factor", 65), ("kv_factor", 0), ("kv_factor", 100_000)])
 def test_a_factor_out_of_range_is_named(name: str, value: int) -> None:
-    settings = ReductionSettings.from_values({**SLIDERS, name: value})
     with pytest.raises(InputError, match=f"{name}={value}"):
-        settings.schedule(50, None)
+        replace(ReductionSettings.from_values(SLIDERS), **{name: value}).schedule(50, None)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("kv_factor", 5000, "Key/value factor is 5000: enter 1 to 256."),
+        ("query_factor", 0, "Query factor is 0: enter 1 to 16."),
+        ("group_size", float("inf"), "Group size is inf: enter a number."),
+    ],
+)
+def test_what_no_slider_offers_is_one_sentence(name: str, value: float, sentence: str) -> None:
+    with pytest.raises(InputError) as told:
+        ReductionSettings.from_values({**SLIDERS, name: value})
+    assert str(told.value) == sentence
 
 
 def test_an_emptied_number_box_is_named() -> None:
-    with pytest.raises(InputError, match="max frames"):
+    with pytest.raises(InputError, match="Max frames"):
         SamplingSettings.from_values({"max_frames": None, "fps": 0, "model": "mini", "resolution": 0})
 
 

@@ -87,10 +87,17 @@ class Block(nn.Module):
         rows = max(1, (_HIDDEN_IN_CACHE if x.device.type == "cpu" else _HIDDEN_AT_ONCE) // self.hidden)
         sequences = max(1, rows // x.shape[1]) if reduce is no_reduction else len(x)
         for part in x.split(sequences):
-            part += self.ls1(self.attn(self.norm1(part), rotation, reduce))
+            part += self.ls1(self.attn(self._normed(part, rows), rotation, reduce))
         for part in x.view(-1, x.shape[-1]).split(rows):
             part += self.ls2(self.mlp(self.norm2(part)))
         return x
+
+    def _normed(self, x: Tensor, rows: int) -> Tensor:
+        """The first norm, in the type that attention works in; some rows at a time, for a long clip is one sequence."""
+        out = torch.empty(x.shape, dtype=self.attn.qkv.weight.dtype, device=x.device)
+        for part, normed in zip(*(each.view(-1, x.shape[-1]).split(rows) for each in (x, out)), strict=True):
+            normed.copy_(self.norm1(part))
+        return out
 
 
 @lru_cache(maxsize=32)

@@ -18,6 +18,8 @@ from spark3r.tokens import TokenLayout
 
 _SCORES_AT_ONCE = 1 << 26  # similarity scores held at once, in elements: 128 MiB of bf16
 
+_ROWS_AT_ONCE = 1 << 12  # tokens summed at once on a CPU, so that their float32 copies stay in cache
+
 
 @dataclass(frozen=True)
 class MergePlan:
@@ -30,7 +32,7 @@ class MergePlan:
         """The mean of every row's tokens, summed in float32; deterministic on every device."""
         batch, _, width = x.shape
         flat, rows = self._flat(), batch * len(self.destination)
-        total = _sum_rows(x.reshape(-1, width).float(), flat, rows)
+        total = _sum_rows(x.reshape(-1, width), flat, rows)
         count = _sum_rows(torch.ones_like(flat, dtype=torch.float32)[:, None], flat, rows)
         return total.div_(count).to(x.dtype).reshape(batch, -1, width)
 
@@ -45,11 +47,13 @@ class MergePlan:
 
 
 def _sum_rows(x: Tensor, index: Tensor, rows: int) -> Tensor:
-    """Sums the rows x [N, C] that share an index, into [rows, C], in a fixed order."""
-    total = x.new_zeros(rows, x.shape[1])
+    """Sums the rows x [N, C] that share an index, into [rows, C] float32, in a fixed order."""
+    total = x.new_zeros(rows, x.shape[1], dtype=torch.float32)
     if x.is_cuda:  # index_put_ sorts the indices; index_add_ would add in whatever order threads arrive
-        return total.index_put_((index,), x, accumulate=True)
-    return total.scatter_add_(0, index[:, None].expand_as(x), x)
+        return total.index_put_((index,), x.float(), accumulate=True)
+    for part, places in zip(x.split(_ROWS_AT_ONCE), index.split(_ROWS_AT_ONCE), strict=True):
+        total.scatter_add_(0, places[:, None].expand_as(part), part.float())
+    return total
 
 
 def plan_query_merge(

@@ -15,6 +15,7 @@ class Train:
 
     def run(self) -> None:
         """One run, logged by the loop itself."""
+        from spark3r.models.families.mini import mini_config
         from spark3r.training.loop import train
 
-        train(self.config)
+        train(self.config, mini_config(self.config.channels, self.config.pairs))

@@ -11,7 +11,7 @@ from spark3r.synthetic.sequences import Clips
 
 from .config import VALIDATION_SEED, TrainingConfig
 
-SHORT, MIDDLE, LONG = (2, 3, 4), (2, 3, 4, 4, 6, 6, 8), (2, 3, 4, 6, 8, 8, 12, 12)
+SHORT, MIDDLE, LONG = (2, 3, 4), (2, 3, 4, 4, 6, 6, 8), (2, 4, 6, 8, 8, 12, 16, 24)
 
 
 def frames_at(config: TrainingConfig, progress: float, rng: np.random.Generator) -> int:

@@ -16,6 +16,8 @@ class TrainingConfig:
     stop_after: int | None = None  # end at this step all the same, to be continued later
     seed: int = 0  # decides first weights and every clip
     device: str = "cpu"  # or "cuda"
+    channels: int = 192  # width of the model's tokens, a multiple of 48
+    pairs: int = 6  # of a frame and a global layer
     threads: int = 1  # of each process
     workers: int = 1  # processes that share each step
     pieces_per_step: int = 4  # parts of a batch that processes take one by one
@@ -27,13 +29,13 @@ class TrainingConfig:
     samples_per_pixel: int = 2  # antialiasing: 1, 2 or 4
     reuse: int = 2  # how often a rendered clip is used (mirrored, recoloured, reversed)
     short_until: float = 0.12  # share of the run with clips of 2–4 frames
-    long_from: float = 0.3  # from here on up to 12 frames
+    long_from: float = 0.3  # from here on up to 24 frames
     rate: float = 1.2e-3  # peak learning rate
     warmup_steps: int = 100
     anneal_from: float = 0.72  # share of the run after which the rate falls as a cosine
     final_rate: float = 0.02  # of the peak rate
     weight_decay: float = 0.02
-    ema: float = 0.998  # memory of the averaged weights, per step
+    ema: float = 0.995  # memory of the averaged weights, per step; a longer one lags behind the falling rate
     clip_norm: float = 1.0  # largest length of a step's gradient
     matching_layers: tuple[int, ...] = (3, 5, 7)  # blocks one of whose heads learns to look at the matching patch
     reference_layers: tuple[int, ...] = (5, 7, 9)  # and at the matching patch of the reference frame
@@ -42,7 +44,7 @@ class TrainingConfig:
     save_every_minutes: float = 3.0
     validation_clips: int = 24
     validation_frames: int = 8
-    resume_weights: Path | None = None  # start from exported weights, with a fresh optimiser
+    resume_weights: Path | None = None  # start from exported weights (and their sizes), with a fresh optimiser
 
     def to_json(self) -> dict:
         return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}

@@ -15,6 +15,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from spark3r.errors import InputError
 from spark3r.models.checkpoints import load_model
 from spark3r.models.config import ModelConfig
 from spark3r.models.network import Network, build
@@ -27,13 +28,25 @@ from .targets import Targets, targets_of
 
 
 def network_and_supervision(config: TrainingConfig, model: ModelConfig) -> tuple[Network, Supervision]:
-    """Fresh from the seed, or from exported weights."""
+    """Fresh from the seed, or from exported weights, which bring their own sizes."""
     torch.manual_seed(config.seed)
-    network = build(model)
-    if config.resume_weights is not None:
-        network.load_state_dict(load_model(str(config.resume_weights), "cpu", "float32").state_dict())
+    exported = None if config.resume_weights is None else load_model(str(config.resume_weights), "cpu", "float32")
+    network = build(model if exported is None else exported.config)
+    if exported is not None:
+        network.load_state_dict(exported.state_dict())
+    _check_layers(config, network.config)
     supervision = Supervision(network, config.matching_layers, config.reference_layers, config.auxiliary_layers)
     return network.to(config.device), supervision.to(config.device)
+
+
+def _check_layers(config: TrainingConfig, model: ModelConfig) -> None:
+    """Raises InputError for supervised blocks that the model does not have, or that see one frame only."""
+    for layer in (*config.matching_layers, *config.reference_layers, *config.auxiliary_layers):
+        if layer >= len(model.blocks):
+            raise InputError(f"block {layer} is to be supervised, but the model has {len(model.blocks)}: name others")
+    for layer in (*config.matching_layers, *config.reference_layers):
+        if model.blocks[layer].scope != "global":
+            raise InputError(f"block {layer} sees one frame only: matching needs a global one (odd numbers)")
 
 
 def losses_of(network: Network, supervision: Supervision, truth: Targets, autocast: bool) -> dict[str, Tensor]:

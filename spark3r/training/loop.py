@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,19 +75,18 @@ class Learner:
 def learner_of(config: TrainingConfig, model: ModelConfig = MINI_CONFIG) -> Learner:
     """A fresh learner, or one that starts from exported weights."""
     network, supervision = network_and_supervision(config, model)
-    average = build(model).to(config.device).requires_grad_(False)
+    average = build(network.config).to(config.device).requires_grad_(False)
     average.load_state_dict(network.state_dict())
     return Learner(network, average, supervision, optimisers_of(network, supervision, config))
 
 
 def optimisers_of(network: Network, supervision: nn.Module, config: TrainingConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, AdamW for everything else."""
+    """Muon for matrices and kernels inside the network, AdamW for everything else."""
     shapes: dict[tuple, list[nn.Parameter]] = {}
     matrices = set()
-    for name, weight in network.trunk.blocks.named_parameters():
-        if weight.ndim == 2:
-            shapes.setdefault((3 if "qkv" in name else 1, *weight.shape), []).append(weight)
-            matrices.add(id(weight))
+    for name, weight in hidden_weights(network):
+        shapes.setdefault((3 if "qkv" in name else 1, *weight.shape), []).append(weight)
+        matrices.add(id(weight))
     groups = [{"params": weights, "parts": shape[0]} for shape, weights in shapes.items()]
     others = [p for p in (*network.parameters(), *supervision.parameters()) if id(p) not in matrices]
     decayed = [p for p in others if p.ndim >= 2 and p.ndim != 3]
@@ -96,6 +96,15 @@ def optimisers_of(network: Network, supervision: nn.Module, config: TrainingConf
         lr=config.rate, betas=(0.9, 0.98), foreach=True,
     )  # fmt: skip
     return [Muon(groups, config.rate, weight_decay=config.weight_decay), adam]
+
+
+def hidden_weights(network: Network) -> Iterator[tuple[str, nn.Parameter]]:
+    """What neither reads the image nor writes an answer: matrices of the blocks, kernels of the stem and dense head."""
+    yield from ((name, weight) for name, weight in network.trunk.blocks.named_parameters() if weight.ndim == 2)
+    for part in (network.encoder, network.dense_head):
+        for name, weight in part.named_parameters():
+            if (weight.ndim == 4 and not name.startswith(("embed", "out"))) or name == "spread.weight":
+                yield name, weight
 
 
 def rate_at(config: TrainingConfig, step: int, progress: float) -> float:

@@ -24,7 +24,7 @@ def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Muon(Optimizer):
-    """For weight matrices inside blocks; `parts` of a group says how many matrices are stacked in its rows (qkv: 3).
+    """For matrices and kernels of inner layers; `parts` of a group: matrices stacked in the rows of one (qkv: 3).
 
     Updates have the size that AdamW's would have (0.2 root mean square), so both share one learning rate.
     """
@@ -46,10 +46,10 @@ class Muon(Optimizer):
                     state["momentum"] = torch.zeros_like(p)
                 momentum = state["momentum"].mul_(group["momentum"]).add_(p.grad)
                 looks.append(p.grad.add(momentum, alpha=group["momentum"]))
-            stacked = torch.stack(looks)
+            stacked = torch.stack(looks).flatten(2)  # a kernel [out, in, 3, 3] is a matrix [out, in · 9]
             parts = group["parts"]
             matrices = stacked.unflatten(1, (parts, -1)).flatten(0, 1)
             update = orthogonal(matrices) * (0.2 * max(matrices.shape[-2:]) ** 0.5)
             update = update.unflatten(0, (-1, parts)).flatten(1, 2)
             for p, change in zip(weights, update, strict=True):
-                p.mul_(1.0 - group["lr"] * group["weight_decay"]).add_(change, alpha=-group["lr"])
+                p.mul_(1.0 - group["lr"] * group["weight_decay"]).add_(change.view_as(p), alpha=-group["lr"])

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from spark3r.errors import InputError
+from spark3r.models.checkpoints import load_model
 from spark3r.models.config import BlockConfig
-from spark3r.models.families.mini import MINI_CONFIG
+from spark3r.models.families.mini import MINI_CONFIG, mini_config
 from spark3r.synthetic import sequences
 from spark3r.training.batches import Stream, disguised, pieces_of
 from spark3r.training.config import TrainingConfig
@@ -139,6 +140,26 @@ def test_two_processes_find_the_gradients_of_one() -> None:
         crew.close()
     assert float(gradients[0].norm()) > 0.1
     torch.testing.assert_close(gradients[1], gradients[0], atol=1e-4, rtol=1e-3)
+
+
+def test_a_larger_model_is_trained_and_loads_by_its_file(tmp_path: Path) -> None:
+    config = replace(TINY, folder=tmp_path, steps=1)
+    train(config, mini_config(channels=96, pairs=3))
+    loaded = load_model(str(tmp_path / "best.safetensors"), "cpu", "float32")
+    assert (loaded.config.width, loaded.config.heads, len(loaded.config.blocks), loaded.config.taps) == (
+        96,
+        2,
+        6,
+        (1, 5),
+    )
+    grown = learner_of(replace(config, resume_weights=tmp_path / "best.safetensors"), SMALL)
+    assert grown.network.config == loaded.config
+
+
+@pytest.mark.parametrize(("layers", "sentence"), [((2,), "sees one frame only"), ((5,), "the model has 4")])
+def test_supervised_blocks_must_exist_and_see_all_frames(layers: tuple[int, ...], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        learner_of(replace(TINY, matching_layers=layers), SMALL)
 
 
 def test_processes_share_a_cpu_only() -> None:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from spark3r.errors import InputError
 from spark3r.models.config import BlockConfig, MlpCamera, ModelConfig, ResizeRule, StemConfig, StemDense, TokenConfig
 
 _FRAME = BlockConfig("frame", layer_scale=False)
 _GLOBAL = BlockConfig("global", layer_scale=False, length_gain=0.06, length_reference=400)
 
-MINI_CONFIG = ModelConfig(
-    name="mini",
-    patch=16,
-    width=192,
-    heads=4,
-    blocks=(_FRAME, _GLOBAL) * 6,
-    taps=(5, 11),
-    resize=ResizeRule(longer_side=128, multiple=16),
-    encoder=StemConfig(),
-    camera=MlpCamera(),
-    dense=StemDense(),
-    tokens=TokenConfig(camera=1, registers=1, reference="middle", reference_embedding=True),
-)
+
+def mini_config(channels: int = 192, pairs: int = 6) -> ModelConfig:
+    """The small model at any size: tokens of `channels` in heads of 48, `pairs` of a frame and a global layer."""
+    if channels % 48 or channels < 48 or pairs < 2:
+        raise InputError(f"channels={channels}, pairs={pairs}: channels must be a multiple of 48, pairs 2 or more")
+    return ModelConfig(
+        name="mini",
+        patch=16,
+        width=channels,
+        heads=channels // 48,
+        blocks=(_FRAME, _GLOBAL) * pairs,
+        taps=(pairs // 2 * 2 - 1, 2 * pairs - 1),
+        resize=ResizeRule(longer_side=128, multiple=16),
+        encoder=StemConfig(),
+        camera=MlpCamera(),
+        dense=StemDense(),
+        tokens=TokenConfig(camera=1, registers=1, reference="middle", reference_embedding=True),
+    )
+
+
+MINI_CONFIG = mini_config()

@@ -24,7 +24,7 @@ REAL_FOOTAGE = (
 # Seeds from 950,000,000 on are never trained on.
 RECIPES: dict[str, Recipe] = {
     "room_walk": Recipe("A walk through a living room", "room", 950_000_008, frames=120, fps=15.0, path="stroll"),
-    "table_orbit": Recipe("Around a laid table", "table", 950_000_003, frames=60, fps=15.0, path="orbit", sweep=90.0),
+    "table_orbit": Recipe("Around a laid table", "table", 950_000_003, frames=64, fps=15.0, path="orbit", sweep=90.0),
     "long_walk": Recipe("From one room to the next", "flat", 950_000_022, frames=300, fps=20.0, path="doorway"),
 }
 

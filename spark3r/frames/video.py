@@ -29,7 +29,8 @@ class Video:
 
     path: Path
     name: str
-    frame_count: int  # packets really in the file, not the number the container claims
+    frame_count: int  # packets really in the file
+    announced: int  # the same, or what the container claims where the file is cut off
     keyframe_gap: int  # frames from one keyframe to the next, on average
     fps: float
     width: int  # pixels, after rotation, with square pixels
@@ -72,9 +73,11 @@ def open_video(path: Path, name: str, watch: Watch) -> Video:
     if not FPS_BOUNDS[0] <= fps <= FPS_BOUNDS[1]:  # NaN fails too
         fps = (packets - 1) / last_s if last_s > 0 and packets > 1 else FALLBACK_FPS
         notes.append(f"{name} states no usable frame rate: {fps:.3g} frames per second are assumed.")
+    announced = packets
     if packets < claimed and last_s + 2 / fps < claimed / fps:
-        notes.append(_cut_note(name, packets, round(claimed)))
-    return Video(path, name, packets, math.ceil(packets / max(keyframes, 1)), fps, width, height, tuple(notes))
+        announced = round(claimed)
+        notes.append(_cut_note(name, packets, announced))
+    return Video(path, name, packets, announced, math.ceil(packets / max(keyframes, 1)), fps, width, height, tuple(notes))
 
 
 def read_video(video: Video, positions: np.ndarray, resolution: int, watch: Watch) -> Decoded:
@@ -87,7 +90,8 @@ def read_video(video: Video, positions: np.ndarray, resolution: int, watch: Watc
     if len(frames) < len(positions):
         if readable == 0:
             raise InputError(f"No picture in {video.name} can be decoded: {REMEDY}.")
-        notes = (*notes, _cut_note(video.name, readable, video.frame_count))
+        supposed = _cut_note(video.name, video.frame_count, video.announced)
+        notes = (*(note for note in notes if note != supposed), _cut_note(video.name, readable, video.announced))
         positions = even_positions(readable, len(positions))
         frames, _ = _decode(video, positions, resolution, watch)
     if not frames:

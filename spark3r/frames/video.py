@@ -77,7 +77,8 @@ def open_video(path: Path, name: str, watch: Watch) -> Video:
     if packets < claimed and last_s + 2 / fps < claimed / fps:
         announced = round(claimed)
         notes.append(_cut_note(name, packets, announced))
-    return Video(path, name, packets, announced, math.ceil(packets / max(keyframes, 1)), fps, width, height, tuple(notes))
+    gap = math.ceil(packets / max(keyframes, 1))
+    return Video(path, name, packets, announced, gap, fps, width, height, tuple(notes))
 
 
 def read_video(video: Video, positions: np.ndarray, resolution: int, watch: Watch) -> Decoded:

@@ -61,10 +61,11 @@ class Handlers:
     def settings_changed(self, values: Values, request: gr.Request) -> Updates:
         """Frames, model or reduction moved: say what a run would be."""
         session = self._sessions.of(request.session_hash)
-        manual = values[self._page.reduction.mode] == "manual"
+        mode = values[self._page.reduction.mode]
         return self._plan(session, values) | {
             self._page.model_note: charts.model_note(planning.card(values[self._page.sampling.model])),
-            self._page.by_hand: gr.update(visible=manual),
+            self._page.by_hand: gr.update(visible=mode == "manual"),
+            self._page.reduction.file: gr.update(visible=mode == "file"),
         }
 
     async def run(self, values: Values, request: gr.Request) -> AsyncIterator[Updates]:
@@ -83,7 +84,9 @@ class Handlers:
     async def run_again(self, values: Values, request: gr.Request) -> AsyncIterator[Updates]:
         """A reduction slider was released: run anew if the visitor wants that and there is a baseline to compare to."""
         session = self._sessions.of(request.session_hash)
-        if not (values[self._page.rerun] and session.has_baseline):
+        dials = self._page.reduction
+        file_is_missing = values[dials.mode] == "file" and not values[dials.file]
+        if file_is_missing or not (values[self._page.rerun] and session.has_baseline):
             yield gr.skip()
             return
         while session.report.is_busy:
@@ -187,7 +190,9 @@ def wire(demo: gr.Blocks, page: Components, handlers: Handlers) -> None:
     picked = page.gallery.select(_plainly(handlers.clip_picked), None, [page.clip, page.files], **quiet)
     dropped = page.files.change(_plainly(handlers.files_changed), {page.files}, [page.clip, page.gallery], **quiet)
     planned_anew = _plainly(handlers.settings_changed)
-    planned = [page.frames_plan, page.tokens_plan, page.model_note, page.model_table, page.by_hand]
+    planned = [
+        page.frames_plan, page.tokens_plan, page.model_note, page.model_table, page.by_hand, page.reduction.file,
+    ]  # fmt: skip
     for event in (opened, picked, dropped):
         event.then(planned_anew, chosen, planned, **quiet)
     changes = [item.change for item in chosen]
@@ -206,7 +211,7 @@ def _wire_run(page: Components, handlers: Handlers, chosen: set[Any]) -> None:
     page.run.click(handlers.run, chosen, shown, **options)
     dials = page.reduction
     released = [dial.release for dial in (dials.query_factor, dials.kv_factor, dials.group_size, dials.kv_boost)]
-    moved = [*released, dials.mode.input, dials.policy.input]
+    moved = [*released, dials.mode.input, dials.policy.input, dials.file.upload]
     gr.on(moved, handlers.run_again, {*chosen, page.rerun}, shown, trigger_mode="always_last", **options)
     page.stop.click(_plainly(handlers.stop), None, None, queue=False)
 

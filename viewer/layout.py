@@ -61,6 +61,7 @@ class ReductionInputs(Group):
     group_size: gr.Slider
     kv_boost: gr.Slider
     policy: gr.Radio
+    file: gr.File
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,8 @@ def _reduction() -> dict[str, Any]:
     start = ReductionSchedule(query_factor=2, kv_factor=8)
     _html("<h2><i>3</i>Reduction</h2>", elem_classes="step")
     mode = gr.Radio(
-        [("Automatic", "auto"), ("By hand", "manual")], value="manual", show_label=False, container=False,
-        elem_classes="segmented",
+        [("Automatic", "auto"), ("By hand", "manual"), ("From a file", "file")], value="manual", show_label=False,
+        container=False, elem_classes="segmented",
     )  # fmt: skip
     with gr.Group(elem_classes="by-hand") as by_hand:
         query_factor = _slider(
@@ -170,11 +171,15 @@ def _reduction() -> dict[str, Any]:
                 [("Spark3R: merge queries, prune keys/values", "spark3r"), ("Uniform: merge all alike", "uniform")],
                 value=start.policy, label="Policy",
             )  # fmt: skip
+    file = gr.File(
+        label="Schedule, as probe writes it", show_label=False, file_types=[".json"], height=58, visible=False,
+        elem_classes="drop schedule",
+    )  # fmt: skip
     tokens_plan = _html(elem_id="tokens-plan")
     rerun = gr.Checkbox(
         True, label="Run again when a slider here is released", container=False, elem_classes="quiet"
     )  # fmt: skip
-    reduction = ReductionInputs(mode, query_factor, kv_factor, group_size, kv_boost, policy)
+    reduction = ReductionInputs(mode, query_factor, kv_factor, group_size, kv_boost, policy, file)
     return {"reduction": reduction, "by_hand": by_hand, "tokens_plan": tokens_plan, "rerun": rerun}
 
 

@@ -25,6 +25,8 @@ HIDDEN_PERCENT = (0, 95)
 THOUSAND_POINTS = (10, 1000)
 POINT_SIZES = (1, 30)
 
+SCHEDULE_CHARACTERS = 10_000  # a schedule file has a few hundred
+
 
 class _Settings:
     """Read from the values of a group of components, by name. Bounds are annotated: number boxes take anything."""
@@ -49,17 +51,20 @@ class SamplingSettings(_Settings):
 class ReductionSettings(_Settings):
     """The reduction as the sliders say it; `schedule` makes the one object that counts."""
 
-    mode: str  # "auto" or "manual"
+    mode: str  # "auto", "manual" or "file"
     query_factor: Annotated[int, QUERY_FACTORS]
     kv_factor: Annotated[int, KV_FACTORS]
     group_size: Annotated[int, GROUP_SIZES]
     kv_boost: Annotated[int, KV_BOOSTS]
     policy: str
+    file: str = ""  # of a schedule, as `python -m spark3r probe` writes it; "" while there is none
 
     def schedule(self, num_frames: int, sensitive_layers: tuple[int, ...] | None) -> ReductionSchedule:
-        """The schedule for a clip of `num_frames`; raises InputError for a factor out of range."""
+        """The schedule for a clip of `num_frames`; raises InputError for a factor out of range or an unusable file."""
         if self.mode == "auto":
             return ReductionSchedule.auto(num_frames, sensitive_layers)
+        if self.mode == "file":
+            return _schedule_in(self.file)
         policy: Policy = "uniform" if self.policy == "uniform" else "spark3r"
         return ReductionSchedule(
             self.query_factor, self.kv_factor, self.group_size, self.kv_boost, sensitive_layers, policy
@@ -123,8 +128,24 @@ class RunReport:
         return self.phase in BUSY
 
 
+def _schedule_in(file: str) -> ReductionSchedule:
+    """The schedule of a JSON file."""
+    if not file:
+        raise InputError("Choose a schedule file (.json) below: `python -m spark3r probe` writes one.")
+    try:
+        with open(file, encoding="utf-8") as opened:
+            text = opened.read(SCHEDULE_CHARACTERS + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("The schedule file cannot be read as text: choose the .json that `probe` wrote.") from error
+    if len(text) > SCHEDULE_CHARACTERS:
+        raise InputError("The schedule file is far too long for a schedule: choose the .json that `probe` wrote.")
+    return ReductionSchedule.from_json(text)
+
+
 def _value(name: str, kind: Any, value: Any) -> Any:
-    """`value` as the field's type, within its bounds; sliders deliver 4.0 for 4, an emptied number box None."""
+    """`value` as the field's type, within its bounds; sliders deliver 4.0 for 4, an emptied box None."""
+    if kind is str:
+        return value or ""
     name = name.replace("kv_", "key/value_").replace("_", " ").capitalize()
     try:
         made = getattr(kind, "__origin__", kind)(value)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from spark3r.reduction.schedule import ReductionSchedule
 from spark3r.synthetic.clips import list_clips
 from tests.browser.conftest import (
     camera_position,
@@ -33,7 +34,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def upload(page: Page, path: Path) -> None:
-    page.set_input_files("input[type=file]", str(path))
+    page.locator("input[type=file]").first.set_input_files(str(path))
 
 
 def eventually(page: Page, holds: Callable[[], object], seconds: float = 45) -> None:
@@ -105,6 +106,23 @@ def test_a_number_far_out_of_range_is_a_sentence_and_snaps_back(
     expect(page.locator(".toast-body")).to_contain_text("Point size is 99: enter 1 to 30.", timeout=15_000)
     page.context.close()
     assert "Traceback" not in server_log.read_text()
+
+
+def test_a_schedule_file_takes_the_place_of_the_sliders(chromium: Browser, address: str, tmp_path: Path) -> None:
+    page = new_tab(chromium, address)
+    page.get_by_text("From a file").click()
+    expect(page.locator("#frames-plan")).to_contain_text("Choose a schedule file", timeout=15_000)
+    for name, text, said in (
+        ("wrong.json", '{"factor": 2}', "a schedule is an object with the keys"),
+        ("right.json", ReductionSchedule(3, 5, sensitive_layers=(2,)).to_json(), "5→1 in layer 2"),
+    ):
+        (tmp_path / name).write_text(text)
+        page.locator(".schedule input[type=file]").set_input_files(str(tmp_path / name))
+        expect(page.locator(".controls")).to_contain_text(said, timeout=15_000)
+        if name == "wrong.json":
+            page.get_by_label("Remove this file").or_(page.locator(".schedule button[aria-label=Clear]")).first.click()
+    assert page.locator(".by-hand").is_hidden()
+    page.close()
 
 
 def test_stop_stops_and_the_page_goes_on(tab: Page) -> None:

@@ -1,13 +1,18 @@
 """What the page's values become, and which of them are refused."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from spark3r.errors import InputError
+from spark3r.reduction.schedule import ReductionSchedule
 from viewer.state import ReductionSettings, SamplingSettings, ViewSettings
 
-SLIDERS = {"mode": "manual", "query_factor": 4.0, "kv_factor": 8, "group_size": 20, "kv_boost": 3, "policy": "spark3r"}
+SLIDERS = {
+    "mode": "manual", "query_factor": 4.0, "kv_factor": 8, "group_size": 20, "kv_boost": 3, "policy": "spark3r",
+    "file": None,
+}  # fmt: skip
 
 
 def test_sliders_deliver_floats_for_whole_numbers() -> None:
@@ -21,6 +26,33 @@ def test_automatic_ignores_the_sliders() -> None:
     settings = ReductionSettings.from_values({**SLIDERS, "mode": "auto"})
     assert settings.schedule(1000, None).query_factor == 4
     assert settings.schedule(50, None).is_off
+
+
+def test_a_schedule_file_replaces_the_sliders(tmp_path: Path) -> None:
+    schedule = ReductionSchedule(3, 5, sensitive_layers=(0, 2))
+    (tmp_path / "schedule.json").write_text(schedule.to_json())
+    from_file = ReductionSettings.from_values({**SLIDERS, "mode": "file", "file": str(tmp_path / "schedule.json")})
+    assert from_file.schedule(50, (1,)) == schedule
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "Choose a schedule file"),
+        (b"{", "not JSON"),
+        (b'{"factor": 2}', "a schedule is an object with the keys"),
+        (b'{"query_factor": 0}', "must be a whole number from 1 to 64"),
+        (b"\xff\xfe\x00", "cannot be read as text"),
+        (b" " * 20_000, "far too long"),
+    ],
+)
+def test_a_file_without_a_schedule_is_one_sentence(content: bytes | None, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "schedule.json"
+    if content is not None:
+        path.write_bytes(content)
+    values = {**SLIDERS, "mode": "file", "file": None if content is None else str(path)}
+    with pytest.raises(InputError, match=sentence):
+        ReductionSettings.from_values(values).schedule(50, None)
 
 
 def test_the_policy_reaches_the_schedule() -> None:

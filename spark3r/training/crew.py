@@ -43,7 +43,10 @@ def _check_layers(config: TrainingConfig, model: ModelConfig) -> None:
     """Raises InputError for supervised blocks that the model does not have, or that see one frame only."""
     for layer in (*config.matching_layers, *config.reference_layers, *config.auxiliary_layers):
         if layer >= len(model.blocks):
-            raise InputError(f"block {layer} is to be supervised, but the model has {len(model.blocks)}: name others")
+            raise InputError(
+                f"block {layer} is to be supervised, but the model has {len(model.blocks)}: more pairs, or other "
+                "matching, reference and auxiliary layers"
+            )
     for layer in (*config.matching_layers, *config.reference_layers):
         if model.blocks[layer].scope != "global":
             raise InputError(f"block {layer} sees one frame only: matching needs a global one (odd numbers)")

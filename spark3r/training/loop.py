@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from spark3r.errors import InputError
-from spark3r.models.checkpoints import save_checkpoint
+from spark3r.models.checkpoints import pick_device, save_checkpoint
 from spark3r.models.config import ModelConfig
 from spark3r.models.families.mini import MINI_CONFIG
 from spark3r.models.network import Network, build
@@ -195,6 +195,7 @@ def train(config: TrainingConfig, model: ModelConfig = MINI_CONFIG) -> Learner:
     """
     if config.workers > 1 and config.device != "cpu":
         raise InputError(f"workers={config.workers} on {config.device}: must be 1, only a CPU is shared by processes")
+    pick_device(config.device)  # or a sentence why not
     torch.set_num_threads(config.threads)
     os.environ["SPARK3R_COMPILE"] = "1" if config.compile_renderer else "0"
     record, learner = Record(config), learner_of(config, model)

@@ -54,7 +54,10 @@ def server_log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def address(server_log: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a running page, started from some other folder; the app has to end by itself on Ctrl-C."""
+    """URL of a running page, started from some other folder; the app has to end by itself when it is told to.
+
+    SIGTERM, which the app takes as Ctrl-C: a shell starts its background jobs, tests among them, deaf to SIGINT.
+    """
     port = free_port()
     command = [sys.executable, str(ROOT / "app.py"), "--port", str(port)]
     environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False"}
@@ -64,7 +67,7 @@ def address(server_log: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     url = f"http://127.0.0.1:{port}/"
     wait_for_server(url, server)
     yield url
-    server.send_signal(signal.SIGINT)
+    server.send_signal(signal.SIGTERM)
     assert server.wait(timeout=30) == 0
 
 

@@ -25,8 +25,6 @@ HIDDEN_PERCENT = (0, 95)
 THOUSAND_POINTS = (10, 1000)
 POINT_SIZES = (1, 30)
 
-SCHEDULE_CHARACTERS = 10_000  # a schedule file has a few hundred
-
 
 class _Settings:
     """Read from the values of a group of components, by name. Bounds are annotated: number boxes take anything."""
@@ -64,7 +62,9 @@ class ReductionSettings(_Settings):
         if self.mode == "auto":
             return ReductionSchedule.auto(num_frames, sensitive_layers)
         if self.mode == "file":
-            return _schedule_in(self.file)
+            if not self.file:
+                raise InputError("Choose a schedule file (.json) below: `python -m spark3r probe` writes one.")
+            return ReductionSchedule.read(self.file)
         policy: Policy = "uniform" if self.policy == "uniform" else "spark3r"
         return ReductionSchedule(
             self.query_factor, self.kv_factor, self.group_size, self.kv_boost, sensitive_layers, policy
@@ -126,20 +126,6 @@ class RunReport:
     @property
     def is_busy(self) -> bool:
         return self.phase in BUSY
-
-
-def _schedule_in(file: str) -> ReductionSchedule:
-    """The schedule of a JSON file."""
-    if not file:
-        raise InputError("Choose a schedule file (.json) below: `python -m spark3r probe` writes one.")
-    try:
-        with open(file, encoding="utf-8") as opened:
-            text = opened.read(SCHEDULE_CHARACTERS + 1)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("The schedule file cannot be read as text: choose the .json that `probe` wrote.") from error
-    if len(text) > SCHEDULE_CHARACTERS:
-        raise InputError("The schedule file is far too long for a schedule: choose the .json that `probe` wrote.")
-    return ReductionSchedule.from_json(text)
 
 
 def _value(name: str, kind: Any, value: Any) -> Any:

@@ -41,7 +41,7 @@ def named_schedule(name: str, num_frames: int, network: Network) -> ReductionSch
     if uniform := _UNIFORM.fullmatch(name):
         return automatic.with_(policy="uniform", query_factor=int(uniform[1] or automatic.query_factor))
     if Path(name).is_file():
-        return ReductionSchedule.from_json(Path(name).read_text())
+        return ReductionSchedule.read(name)
     raise InputError(
         f"schedule {name!r}: must be dense, auto, uniform, uniform:N, two factors such as 4x25, or a schedule file"
     )

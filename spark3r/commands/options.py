@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from spark3r.benchmark.speed import named_schedule
 from spark3r.errors import InputError
 from spark3r.frames import Frames, describe_source, read_frames
-from spark3r.inference import network_size, schedule_for
+from spark3r.inference import network_size
 from spark3r.models.checkpoints import load_model
 from spark3r.models.network import Network
 from spark3r.reduction import ReductionSchedule
@@ -60,8 +61,8 @@ class RunOptions(OutputOptions):
     """So many frames share one query; 1 is off."""
     kv_factor: Annotated[int | None, shown_as("N")] = None
     """One frame in so many keeps its keys/values; 1 is off."""
-    schedule: Annotated[str | None, shown_as("auto|off|FILE")] = None
-    """In place of the two factors: by length (auto, the default), dense (off), or a JSON file."""
+    schedule: Annotated[str | None, shown_as("WORD")] = None
+    """In place of the two factors: auto (by length, the default), off, uniform, 4x25, or a schedule file."""
     policy: Annotated[Policy | None, shown_as("spark3r|uniform")] = None
     """uniform merges both sides by the query factor, as earlier accelerators do; default: spark3r."""
 
@@ -84,7 +85,7 @@ class RunOptions(OutputOptions):
         """The schedule the flags mean. Factors use the model's own sensitive layers; a factor left out is off."""
         self.check()
         if self.query_factor is None and self.kv_factor is None:
-            chosen = self._named(num_frames, network)
+            chosen = named_schedule(self.schedule or "auto", num_frames, network)
         else:
             kv_factor = self.kv_factor or 1
             chosen = ReductionSchedule(
@@ -105,14 +106,3 @@ class RunOptions(OutputOptions):
         for name, value in (("--query-factor", self.query_factor), ("--kv-factor", self.kv_factor)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} {value}: must be 1 (off) or more")
-
-    def _named(self, num_frames: int, network: Network) -> ReductionSchedule:
-        if self.schedule in (None, "auto"):
-            return schedule_for("auto", num_frames, network)
-        if self.schedule == "off":
-            return ReductionSchedule.off()
-        try:
-            text = Path(self.schedule).read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--schedule {self.schedule}: must be auto, off, or a readable JSON file") from error
-        return ReductionSchedule.from_json(text)

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from spark3r.errors import InputError
@@ -21,6 +22,7 @@ KV_BOOST_BOUNDS = (1, 16)
 
 Policy = Literal["spark3r", "uniform"]
 
+_LONGEST_FILE = 10_000  # characters; a schedule has a few hundred
 _CONTEXT_FRAMES = 40  # the automatic schedule keeps about this many frames' worth of keys/values
 _AUTO_QUERY_FACTOR = ((100, 1), (300, 2), (500, 3))  # (up to this many frames, query factor); 4 beyond
 
@@ -137,6 +139,19 @@ class ReductionSchedule:
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
+
+    @classmethod
+    def read(cls, path: str | Path) -> ReductionSchedule:
+        """The schedule in a file that holds what `to_json` wrote; raises an InputError where it holds none."""
+        name = Path(path).name
+        try:
+            with open(path, encoding="utf-8") as file:
+                text = file.read(_LONGEST_FILE + 1)
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{name} cannot be read as text: choose the .json that `probe` wrote") from error
+        if len(text) > _LONGEST_FILE:
+            raise InputError(f"{name} is far too long for a schedule: choose the .json that `probe` wrote")
+        return cls.from_json(text)
 
     @classmethod
     def from_json(cls, text: str) -> ReductionSchedule:

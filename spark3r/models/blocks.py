@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
@@ -87,17 +88,24 @@ class Block(nn.Module):
         rows = max(1, (_HIDDEN_IN_CACHE if x.device.type == "cpu" else _HIDDEN_AT_ONCE) // self.hidden)
         sequences = max(1, rows // x.shape[1]) if reduce is no_reduction else len(x)
         for part in x.split(sequences):
-            part += self.ls1(self.attn(self._normed(part, rows), rotation, reduce))
-        for part in x.view(-1, x.shape[-1]).split(rows):
+            update = self.attn(self._normed(part, rows), rotation, reduce)
+            for some, change in _in_rows(rows, part, update):
+                some += self.ls1(change)
+        for (part,) in _in_rows(rows, x):
             part += self.ls2(self.mlp(self.norm2(part)))
         return x
 
     def _normed(self, x: Tensor, rows: int) -> Tensor:
         """The first norm, in the type that attention works in; some rows at a time, for a long clip is one sequence."""
         out = torch.empty(x.shape, dtype=self.attn.qkv.weight.dtype, device=x.device)
-        for part, normed in zip(*(each.view(-1, x.shape[-1]).split(rows) for each in (x, out)), strict=True):
+        for part, normed in _in_rows(rows, x, out):
             normed.copy_(self.norm1(part))
         return out
+
+
+def _in_rows(rows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same rows of several [B, N, C], so many at a time: what is converted between types stays in cache."""
+    return zip(*(x.view(-1, x.shape[-1]).split(rows) for x in tensors), strict=True)
 
 
 @lru_cache(maxsize=32)

@@ -21,7 +21,7 @@ METRICS = {
 CONFIDENCE_PANELS = {
     "abs_rel": "depth: AbsRel",
     "wrong": "depth more than 10 % off, %",
-    "flying": "more than 5 % of the diagonal off the surface, %",
+    "flying": "flying between surfaces, %",
 }
 LENGTH_COLOURS = ("#d1495b", "#edae49", "#00798c", "#30638e", "#8da0cb")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from spark3r.metrics.cloud import surface_distances
@@ -15,9 +16,11 @@ from spark3r.synthetic.truth import Truth
 STEP = 5  # percentiles of a clip's confidence that make one bin
 BINS = 100 // STEP
 WRONG = 0.1  # relative depth error from which on a pixel is wrong
-FLYING = 0.05  # distance from the true surface, in scene diagonals, from which on a point flies
+MISPLACED = 0.05  # distance from the true surface, in scene diagonals, from which on a point is misplaced
+EDGE = 0.15  # relative step of true depth that makes an edge,
+NEAR_EDGE = 2  # and within how many pixels of one a misplaced point flies: it hangs between near and far surfaces
 
-MEASURES = ("abs_rel", "wrong", "flying")
+MEASURES = ("abs_rel", "wrong", "misplaced", "flying")
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,18 +30,19 @@ class ConfidenceCurve:
     A clip's pixels are sorted by its own percentiles, as `Reconstruction.points` filters them.
     """
 
-    totals: np.ndarray  # [BINS, 3] sums over pixels of: |depth - truth| / truth; wrong depth (0 or 1); flying (0 or 1)
-    counts: np.ndarray  # [BINS, 3] pixels that each sum is over; flying points are looked for among a spread sample
+    totals: np.ndarray  # [BINS, 4] sums over pixels of |depth - truth| / truth, then of 0 or 1: wrong depth, misplaced
+    # point, flying point
+    counts: np.ndarray  # [BINS, 4] pixels that each sum is over; points are a spread sample of the pixels
 
     @staticmethod
     def empty() -> ConfidenceCurve:
         """Of no clip yet."""
-        return ConfidenceCurve(np.zeros((BINS, 3)), np.zeros((BINS, 3)))
+        return ConfidenceCurve(np.zeros((BINS, len(MEASURES))), np.zeros((BINS, len(MEASURES))))
 
     def __add__(self, other: ConfidenceCurve) -> ConfidenceCurve:
         return ConfidenceCurve(self.totals + other.totals, self.counts + other.counts)
 
-    def by_bin(self) -> np.ndarray:  # [BINS, 3]
+    def by_bin(self) -> np.ndarray:  # [BINS, 4]
         """MEASURES of the pixels in each bin; NaN where a bin is empty, as with equal confidences."""
         with np.errstate(invalid="ignore"):
             return self.totals / self.counts
@@ -58,7 +62,7 @@ def confidence_curve(scene: Reconstruction, truth: Truth) -> ConfidenceCurve:
         return ConfidenceCurve.empty()
     scale = depth_scale(scene.depth, truth.depth)
     levels = np.percentile(scene.confidence[known(scene.depth)], np.arange(STEP, 100, STEP))
-    totals, counts = np.zeros((3, BINS)), np.zeros((3, BINS))
+    totals, counts = np.zeros((len(MEASURES), BINS)), np.zeros((len(MEASURES), BINS))
     for depth, true, confidence in zip(scene.depth, truth.depth, scene.confidence, strict=True):
         both = known(depth) & known(true)
         error = np.abs(depth[both] * scale - true[both]) / true[both].astype(np.float64)
@@ -68,9 +72,21 @@ def confidence_curve(scene: Reconstruction, truth: Truth) -> ConfidenceCurve:
         totals[1] += _sums(place, error > WRONG)
     pixels, distance = surface_distances(view_of(scene), view_of(truth))
     place = np.searchsorted(levels, scene.confidence[tuple(pixels.T)], side="right")
-    counts[2] = _sums(place)
-    totals[2] = _sums(place, distance > FLYING)
+    misplaced = distance > MISPLACED
+    counts[2:] = _sums(place)
+    totals[2] = _sums(place, misplaced)
+    totals[3] = _sums(place, misplaced & _near_edges(truth.depth)[tuple(pixels.T)])
     return ConfidenceCurve(totals.T, counts.T)
+
+
+def _near_edges(depth: np.ndarray) -> np.ndarray:  # [S, H, W] → bool
+    """Pixels with near and far surfaces around them."""
+    around = np.ones((2 * NEAR_EDGE + 1,) * 2, np.uint8)
+    return np.stack([
+        cv2.dilate(np.where(known(frame), frame, 0), around)
+        > (1 + EDGE) * cv2.erode(np.where(known(frame), frame, np.inf), around)
+        for frame in depth.astype(np.float32)
+    ])  # fmt: skip
 
 
 def _sums(place: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:  # [BINS]

@@ -7,7 +7,7 @@ import pytest
 
 from spark3r.metrics import ConfidenceCurve, confidence_curve
 from spark3r.metrics.cloud import surface_distances
-from spark3r.metrics.confidence import BINS, FLYING, STEP, WRONG
+from spark3r.metrics.confidence import BINS, MEASURES, MISPLACED, STEP, WRONG
 from spark3r.metrics.scores import view_of
 from spark3r.reconstruction import Reconstruction
 from spark3r.synthetic.truth import Truth
@@ -29,7 +29,7 @@ def sure(scene: Reconstruction, confidence: np.ndarray) -> Reconstruction:
 def test_error_falls_all_the_way_under_a_perfect_confidence() -> None:
     scene, truth, error = noisy()
     curve = confidence_curve(sure(scene, 1 / (1 + error)), truth).by_bin()
-    assert curve.shape == (BINS, 3)
+    assert curve.shape == (BINS, len(MEASURES))
     assert (np.diff(curve[:, 0]) < 0).all()
     assert (np.diff(curve[:, 1]) <= 0).all()
     assert curve[0, 1] == 1
@@ -75,16 +75,30 @@ def test_clips_pool_by_pixels() -> None:
     assert one.kept(0)["abs_rel"] != both.kept(0)["abs_rel"] == pytest.approx(one.kept(0)["abs_rel"], rel=0.2)
 
 
-def test_a_point_thrown_out_of_the_scene_flies() -> None:
+def test_a_point_thrown_out_of_the_scene_is_misplaced() -> None:
     scene, truth, _ = noisy()
     perfect = dataclasses.replace(scene, depth=truth.depth.copy())
     perfect.depth[0, :4] *= 3
     pixels, distance = surface_distances(view_of(perfect), view_of(truth))
     assert len(pixels) == scene.depth.size
     thrown = (pixels[:, 0] == 0) & (pixels[:, 1] < 4)
-    assert (distance[~thrown] < FLYING).all()
-    assert (distance[thrown] > FLYING).mean() > 0.9
-    assert confidence_curve(perfect, truth).kept(0)["flying"] == pytest.approx(thrown.mean(), rel=0.1)
+    assert (distance[~thrown] < MISPLACED).all()
+    assert (distance[thrown] > MISPLACED).mean() > 0.9
+    assert confidence_curve(perfect, truth).kept(0)["misplaced"] == pytest.approx(thrown.mean(), rel=0.1)
+
+
+def test_a_point_flies_only_between_near_and_far_surfaces() -> None:
+    """A near square before a far wall, one row of each moved off its surface: the row that crosses the square's sides
+    flies there, the one in the open wall is misplaced only."""
+    scene = reconstruction(1, 48, 64)
+    true = np.full((1, 48, 64), 4.0, np.float32)
+    true[:, 10:30, 20:40] = 2.0
+    wrong = true.copy()
+    wrong[:, 20] = wrong[:, 42] = 3.0
+    truth = Truth(true, scene.world_from_camera, scene.intrinsics)
+    kept = confidence_curve(dataclasses.replace(scene, depth=wrong), truth).kept(0)
+    assert kept["misplaced"] == pytest.approx(2 * 64 / true.size, rel=0.1)
+    assert kept["flying"] == pytest.approx(2 * 4 / true.size, rel=0.1)  # two columns on either side of both sides
 
 
 def test_an_unknown_scene_has_an_empty_curve() -> None:

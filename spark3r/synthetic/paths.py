@@ -12,6 +12,7 @@ CLEARANCE = 0.3  # metres that a camera keeps from any solid
 CANDIDATES = 10
 MAX_SWEEP = np.radians(120.0)
 MAX_STEP = np.radians(14.0)  # turn between two neighbouring training frames
+FRAMES_OF_A_PASSAGE = 10  # fewer would not lead through a door
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,8 @@ def training_walk(rng: np.random.Generator, scene: SceneBuilder, kind: str, fram
         elif kind == "room" and rng.random() < 0.2:
             target = np.array([*rng.uniform(-0.6, 0.6, 2), rng.uniform(0.4, 0.9)])
             walk = orbit(rng, target, progress, sweep, rng.uniform(1.4, 2.1), rng.uniform(0.5, 0.9))
+        elif kind == "flat" and frames >= FRAMES_OF_A_PASSAGE and rng.random() < 0.75:
+            walk = passage(rng, scene, progress, 0.3 * (frames - 1) * breadth)
         else:
             travel = rng.uniform(0.05, 0.28) * max(frames - 1, 1) * breadth if rng.random() < 0.8 else 0.1
             walk = stroll(rng, scene, progress, sweep, min(travel, 2.5))
@@ -186,11 +189,38 @@ def training_walk(rng: np.random.Generator, scene: SceneBuilder, kind: str, fram
 
 def doorway(scene: SceneBuilder, progress: np.ndarray) -> Walk:
     """From one end of two rooms to the other, through the door at the origin, looking about."""
-    s = eased(progress)
+    return _through_the_door(scene, eased(progress), sway=0.7, glance=0.7, glances=1.25, height=1.45, pitch=-0.17)
+
+
+def passage(rng: np.random.Generator, scene: SceneBuilder, progress: np.ndarray, travel: float) -> Walk:
+    """A stretch of such a walk, of about `travel` metres at most, by anybody."""
+    span = min(1.0, travel / (scene.size[0] - 3.5))
+    return _through_the_door(
+        scene,
+        rng.uniform(0, 1 - span) + span * eased(progress),
+        sway=rng.uniform(-0.8, 0.8),
+        glance=rng.uniform(-0.8, 0.8),
+        glances=rng.uniform(0.6, 1.6),
+        height=rng.uniform(1.2, 1.65),
+        pitch=rng.uniform(-0.35, 0.0),
+    )
+
+
+def _through_the_door(
+    scene: SceneBuilder,
+    s: np.ndarray,  # [S] how far on the way, [0, 1]
+    *,
+    sway: float,  # metres aside
+    glance: float,  # radians to either side,
+    glances: float,  # and how many times both
+    height: float,
+    pitch: float,
+) -> Walk:
+    """Straight on at the door, swaying and looking about in the rooms."""
     reach = scene.size[0] / 2 - 0.9
     x = -reach + (2 * reach - 1.7) * s
-    aside = 0.7 * np.sin(2 * np.pi * s) * np.exp(-0.5 * (0.5 / (np.abs(x) + 0.12)) ** 4)
+    aside = sway * np.sin(2 * np.pi * s) * np.exp(-0.5 * (0.5 / (np.abs(x) + 0.12)) ** 4)
     calm = np.clip((np.abs(x) - 0.6) / 1.2, 0.0, 1.0)
-    yaw = 0.7 * np.sin(2.5 * np.pi * s) * calm * calm * (3 - 2 * calm)
-    z = np.full(len(s), 1.45)
-    return Walk(np.stack([x, aside, z], -1), yaw, np.full(len(s), -0.17), np.zeros(len(s)))
+    yaw = glance * np.sin(2 * glances * np.pi * s) * calm * calm * (3 - 2 * calm)
+    z = np.full(len(s), height)
+    return Walk(np.stack([x, aside, z], -1), yaw, np.full(len(s), pitch), np.zeros(len(s)))

@@ -16,6 +16,7 @@ from .scene import SceneBuilder, Scenes
 FIELD_OF_VIEW = np.radians((55.0, 65.0))  # horizontal
 KINDS = ("room", "table", "flat")
 SHARES = (0.55, 0.33, 0.12)
+ROAMING = (0.42, 0.28, 0.30)  # shares for clips that are long enough to lead through a door
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ class Take:
         return replace(self, walk=self.walk.resampled(frames), exposure=exposure, balance=balance)
 
 
-def plan(clip: int, frames: int, breadth: float = 1.0) -> Take:
+def plan(clip: int, frames: int, breadth: float = 1.0, shares: Sequence[float] = SHARES) -> Take:
     """Clip number `clip`; where it leads depends on the number of frames too (`Take.resampled` leads the same way)."""
     rng = np.random.default_rng((clip, 104729))
-    kind = str(rng.choice(KINDS, p=SHARES))
+    kind = str(rng.choice(KINDS, p=shares))
     scene = rooms.scene(clip, kind)
     walk = paths.training_walk(rng, scene, kind, frames, breadth)
     return Take(scene, walk, rng.uniform(*FIELD_OF_VIEW), *exposures(rng, frames))
@@ -75,11 +76,12 @@ def sample(
     width: int = 128,
     *,
     breadth: float = 1.0,
+    shares: Sequence[float] = SHARES,  # of KINDS
     samples: int = 2,
     device: str | torch.device = "cpu",
 ) -> Clips:
     """Clips number seed, seed + 1, … seed + count - 1. The same arguments give the same clips."""
-    takes = [plan(clip, frames, breadth) for clip in range(seed, seed + count)]
+    takes = [plan(clip, frames, breadth, shares) for clip in range(seed, seed + count)]
     return film(takes, seed, height, width, samples=samples, device=device)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from spark3r.synthetic import sequences
+from spark3r.synthetic.paths import FRAMES_OF_A_PASSAGE
 from spark3r.synthetic.sequences import Clips
 
 from .config import VALIDATION_SEED, TrainingConfig
@@ -57,9 +58,10 @@ class Stream:
             config, sizes = self.config, pieces_of(self.config, frames)
             rng = np.random.default_rng((config.seed, origin, 53))
             first = int(rng.integers(0, VALIDATION_SEED - sum(sizes))) + sum(sizes[:piece])
+            shares = sequences.ROAMING if frames >= FRAMES_OF_A_PASSAGE else sequences.SHARES
             self.kept[origin, piece] = sequences.sample(
                 first, sizes[piece], frames, config.height, config.width, breadth=float(rng.uniform(0.5, 1.0)),
-                samples=config.samples_per_pixel, device=config.device,
+                shares=shares, samples=config.samples_per_pixel, device=config.device,
             )  # fmt: skip
         return self.kept[origin, piece]
 

@@ -124,3 +124,25 @@ def test_every_kind_of_scene_stays_within_capacity_and_lets_a_camera_stand() -> 
             turn = np.abs(np.diff(np.unwrap(walk.yaw)))
             assert turn.max() < 1.9 * paths.MAX_STEP
             assert np.ptp(np.unwrap(walk.yaw)) < paths.MAX_SWEEP + 0.2
+
+
+def test_long_clips_lead_through_the_door_and_short_ones_do_not() -> None:
+    from spark3r.synthetic import paths
+
+    crossed = {24: 0, 8: 0}
+    for frames in crossed:
+        for seed in range(940_000_320, 940_000_336):
+            builder = rooms.scene(seed, "flat")
+            x, y, z = paths.training_walk(np.random.default_rng(seed), builder, "flat", frames, 1.0).position.T
+            crossed[frames] += bool(x.min() < -1 and x.max() > 1)
+            if x.min() < 0 < x.max():
+                assert abs(np.interp(0, np.sort(x), y[np.argsort(x)])) < 0.45  # the opening is a metre wide
+            assert (z >= 0.2).all()
+            assert (np.abs(x) < builder.size[0] / 2).all()
+    assert crossed[24] >= 8
+    assert crossed[8] == 0
+
+
+def test_a_clip_to_roam_in_is_drawn_from_other_shares_with_the_same_seed() -> None:
+    takes = [sequences.plan(seed, 12, 1.0, (0.0, 0.0, 1.0)) for seed in range(940_000_340, 940_000_343)]
+    assert all(take.scene.size[0] > 8 for take in takes)

@@ -98,6 +98,11 @@ def needed_memory(
     return weights + needed_bytes(network, network.trunk.layout(num_frames, network.grid(*size)), size[0] * size[1])
 
 
+def free_memory(device: str | None = None) -> int:
+    """Bytes that a new run may take on the device (None: the one that models are put on)."""
+    return available_bytes(pick_device(device))
+
+
 @lru_cache(maxsize=32)
 def _skeleton(name: str, dtype: torch.dtype) -> Network:
     return skeleton(named(name).config).set_dtype(dtype)

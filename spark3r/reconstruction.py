@@ -19,6 +19,8 @@ STAGES = ("decode", "preprocess", "encoder", "frame_attention", "global_attentio
 
 FILE_VERSION = 1  # of the .npz layout
 
+USUAL_PERCENTILE = 15  # of the least sure points, left out where a cloud is looked at
+
 # The confidence percentile of a larger clip is read off about this many pixels, spread over all frames.
 PERCENTILE_SAMPLE = 1 << 20
 

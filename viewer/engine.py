@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from spark3r.errors import Cancelled
-from spark3r.inference import estimate
+from spark3r.inference import free_memory
 from spark3r.models.checkpoints import list_models, load_model, named, pick_device, pick_dtype, skeleton
 from spark3r.models.network import Network
 
@@ -70,8 +70,7 @@ class Models:
 
     def free_bytes(self) -> int:
         """Memory that a new run may take where networks are put."""
-        ours = self.get(next(card.name for card in list_models() if card.bundled))
-        return estimate(ours, 1, ours.config.patch, ours.config.patch).available_bytes
+        return free_memory()
 
 
 @cache

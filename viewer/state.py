@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from spark3r.compare import Comparison
 from spark3r.errors import InputError
-from spark3r.reconstruction import Cost
+from spark3r.reconstruction import USUAL_PERCENTILE, Cost
 from spark3r.reduction.schedule import Policy, ReductionSchedule
 
 Side = Literal["dense", "reduced"]
@@ -75,7 +75,7 @@ class ReductionSettings(_Settings):
 class ViewSettings(_Settings):
     """How both panes draw their clouds; the scene has a radius of about 1."""
 
-    min_confidence_percentile: Annotated[float, HIDDEN_PERCENT] = 15.0  # the least certain points are left out
+    min_confidence_percentile: Annotated[float, HIDDEN_PERCENT] = float(USUAL_PERCENTILE)
     thousand_points: Annotated[int, THOUSAND_POINTS] = 150
     point_size: Annotated[float, POINT_SIZES] = 8.0  # thousandths of the scene radius
     colour: str = "image"

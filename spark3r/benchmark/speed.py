@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from spark3r.attention import torch_kernel
 from spark3r.benchmark.flops import count_flops, matmul_rate
 from spark3r.compare import cost_row, policy_name
 from spark3r.errors import DoesNotFit, InputError
@@ -20,6 +22,8 @@ from spark3r.models.network import Network
 from spark3r.reduction import ReductionSchedule
 
 WARM_UP_FRAMES = 24  # more than a group of the automatic schedule, so that every path is taken once
+
+TORCH = ":torch"  # ends the name of a schedule that is measured with torch's own attention kernel
 
 _GIVEN = re.compile(r"(\d+)x(\d+)")
 _UNIFORM = re.compile(r"uniform(?::(\d+))?")
@@ -65,16 +69,19 @@ def benchmark(
     """One row per schedule: medians of the repeats, taken in turns so that every schedule sees the same machine.
 
     The frames are noise: time does not depend on what they show. A schedule whose run does not fit in memory gives a
-    row with a `skipped` sentence and no times. `dense` among the schedules is what factors refer to.
+    row with a `skipped` sentence and no times. `dense` among the schedules is what factors refer to; a name
+    that ends in TORCH is measured with torch's own attention kernel.
     """
     frames = _noise(network, setting)
-    for schedule in schedules.values():
-        reconstruct(frames[:WARM_UP_FRAMES], network, schedule, resolution=setting.resolution)
+    for name, schedule in schedules.items():
+        with _kernel_of(name):
+            reconstruct(frames[:WARM_UP_FRAMES], network, schedule, resolution=setting.resolution)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in schedules}
     for _ in range(setting.repeats):
         for name, schedule in schedules.items():
             told = None if progress is None else partial(progress, name)
-            runs[name].append(_run(frames, network, schedule, setting, told))
+            with _kernel_of(name):
+                runs[name].append(_run(frames, network, schedule, setting, told))
     rate = matmul_rate(network.device, network.dtype)
     rows = [_summary(name, schedule, runs[name]) for name, schedule in schedules.items()]
     for row, schedule in zip(rows, schedules.values(), strict=True):
@@ -82,6 +89,10 @@ def benchmark(
             _add_work(row, network, schedule, rate)
             _add_factors(row, next((each for each in rows if each["schedule"] in ("dense", "off")), None))
     return rows
+
+
+def _kernel_of(name: str) -> AbstractContextManager[None]:
+    return torch_kernel() if name.endswith(TORCH) else nullcontext()
 
 
 def _noise(network: Network, setting: Setting) -> np.ndarray:

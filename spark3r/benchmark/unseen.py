@@ -16,6 +16,7 @@ from spark3r.metrics import ConfidenceCurve, confidence_curve, evaluate, guess_s
 from spark3r.metrics.confidence import BINS, MEASURES, STEP
 from spark3r.metrics.scores import none_if_undefined
 from spark3r.models.network import Network
+from spark3r.reconstruction import USUAL_PERCENTILE
 from spark3r.reduction import ReductionSchedule
 from spark3r.synthetic import sequences
 from spark3r.synthetic.truth import Truth
@@ -32,8 +33,6 @@ SCHEDULES = ("dense", "auto")
 GUESS = "guess"  # the schedule's place in rows of guessing: constant depth, standing still
 
 SCORES = ("abs_rel", "delta_1_25", "rotation_deg", "ate_relative", "accuracy", "completeness", "normal_consistency")
-
-HIDDEN = 15  # percentile of the least sure points that the page leaves out at first
 
 Schedules = Callable[[int], Mapping[str, ReductionSchedule]]  # by name, for a clip of so many frames
 
@@ -60,9 +59,9 @@ class Study:
                 "schedule": schedule,
                 "percentiles": [STEP * (place + 0.5) for place in range(BINS)],
                 **_columns(curve),
-                "hidden_percentile": HIDDEN,
+                "hidden_percentile": USUAL_PERCENTILE,
                 "all": _kept(curve, 0),
-                "shown": _kept(curve, HIDDEN),
+                "shown": _kept(curve, USUAL_PERCENTILE),
             }
             for (frames, schedule), curve in sorted(self.curves.items(), key=lambda item: item[0][0])
         ]

@@ -44,28 +44,35 @@ class Trunk(nn.Module):
         [B, S, P, 2C], frames in the order they came in."""
         x, order = self._entering(patches, layout)  # x: [B, N, C], updated in place from here on
         rotation_of = cache(lambda rope, scope: self._rotation(rope, scope, layout, x.device))
-        kept, last_frame, layer = [], x, 0
+        kept, rooms, layer = [], self._rooms(x, since=-1), 0
         for index, (block, config) in enumerate(zip(self.blocks, self.config.blocks, strict=True)):
             if index == self.config.tokens.enter_at:
                 x = self._with_special(x, layout)
             rotation = rotation_of(config.rope, config.scope)
             if config.scope == "frame":
                 x = layout.joined(block(layout.framed(x), rotation, in_place=True))
-                last_frame = x.clone() if self._is_tapped_before_the_next_frame_block(index) else x
+                rooms = self._rooms(x, since=index)
             elif config.scope == "register":
                 x = _among_specials(block, x, layout)
             else:
                 x = block(x, rotation, _planned(plan, layout, layer), in_place=True)
                 layer += 1
             if index in self.config.taps:
-                both = torch.cat((last_frame, x), dim=-1).unflatten(1, (layout.frames, layout.per_frame))
+                both = rooms.pop()
+                both[..., x.shape[-1] :] = x
+                both = both.unflatten(1, (layout.frames, layout.per_frame))
                 kept.append(both if order is None else _in_order(both, order.argsort(dim=1)))
         return kept
 
-    def _is_tapped_before_the_next_frame_block(self, index: int) -> bool:
+    def _rooms(self, x: Tensor, since: int) -> list[Tensor]:
+        """Memory [B, N, 2C] for each tap from frame block `since` up to the next one. Its first half holds the frame
+        output x [B, N, C], which is about to change."""
         scopes = [block.scope for block in self.config.blocks]
-        following = scopes.index("frame", index + 1) if "frame" in scopes[index + 1 :] else len(scopes)
-        return any(index < tap < following for tap in self.config.taps)
+        following = scopes.index("frame", since + 1) if "frame" in scopes[since + 1 :] else len(scopes)
+        rooms = [x.new_empty(*x.shape[:2], 2 * x.shape[-1]) for tap in self.config.taps if since <= tap < following]
+        for room in rooms:
+            room[..., : x.shape[-1]] = x
+        return rooms
 
     def empty_tokens(self, layout: TokenLayout) -> Tensor:
         """Memory for a clip's tokens, [S, P, C]: patches belong at the end of each frame's row."""

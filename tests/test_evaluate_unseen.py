@@ -13,6 +13,7 @@ from spark3r.metrics.confidence import BINS, STEP
 from spark3r.reconstruction import USUAL_PERCENTILE
 from spark3r.synthetic import paths, sequences
 from spark3r.training.config import EXAMPLE_SEED, VALIDATION_SEED, TrainingConfig
+from viewer.state import ViewSettings
 
 
 def test_a_denser_clip_walks_the_same_path() -> None:
@@ -66,7 +67,8 @@ def test_a_filmed_clip_is_what_training_shows_in_bytes() -> None:
     np.testing.assert_array_equal(truth.world_from_camera, clips.world_from_camera[0].numpy())
 
 
-def test_the_filter_marked_ends_a_bin() -> None:
+def test_the_filter_marked_is_the_pages() -> None:
+    assert ViewSettings().min_confidence_percentile == USUAL_PERCENTILE
     assert USUAL_PERCENTILE % STEP == 0
 
 

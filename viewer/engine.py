@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cache
 
 from spark3r.errors import Cancelled
-from spark3r.inference import free_memory
 from spark3r.models.checkpoints import list_models, load_model, named, pick_device, pick_dtype, skeleton
 from spark3r.models.network import Network
 
@@ -67,10 +66,6 @@ class Models:
     def at_hand(self, name: str) -> Network | None:
         """The network if that takes no time, else None."""
         return self.get(name) if is_bundled(name) else self._loaded.get(name)
-
-    def free_bytes(self) -> int:
-        """Memory that a new run may take where networks are put."""
-        return free_memory()
 
 
 @cache

@@ -153,7 +153,7 @@ class Handlers:
             plan = planning.plan(request, models)
         except InputError as error:
             return {page.frames_plan: charts.message(str(error)), page.tokens_plan: ""}
-        rows = [(row.card, row.needed_bytes, row.fits, row.is_chosen) for row in planning.overview(request, models)]
+        rows = [(row.card, row.needed_bytes, row.fits, row.is_chosen) for row in planning.overview(request)]
         return {
             page.frames_plan: charts.plan(plan.frames, plan.warning),
             page.tokens_plan: charts.plan(plan.tokens),

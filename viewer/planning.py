@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from spark3r.frames import SourceInfo, describe_source, planned_frames, read_frames
-from spark3r.inference import Estimate, estimate, needed_memory, network_size
+from spark3r.inference import Estimate, estimate, free_memory, needed_memory, network_size
 from spark3r.models.checkpoints import ModelCard, list_models
 from spark3r.reduction.schedule import ReductionSchedule
 from spark3r.synthetic.clips import footage_note
@@ -70,7 +70,7 @@ def plan(request: RunRequest, models: Models) -> Plan:
         return estimate(loaded, frames, height, width).needed_bytes
 
     if loaded is None:
-        dense = replace(dense, needed_bytes=needed(count), available_bytes=models.free_bytes())
+        dense = replace(dense, needed_bytes=needed(count), available_bytes=free_memory())
     frames = {
         "Frames": f"{count} of {info.frame_count}",
         "Network input": f"{width} × {height} pixels",
@@ -90,9 +90,9 @@ class ModelRow:
     is_chosen: bool
 
 
-def overview(request: RunRequest, models: Models) -> list[ModelRow]:
+def overview(request: RunRequest) -> list[ModelRow]:
     """Every model with a name, and the memory it asks for these frames. Raises InputError for a resolution none has."""
-    sampling, info, free = request.sampling, request.info, models.free_bytes()
+    sampling, info, free = request.sampling, request.info, free_memory()
     count = planned_frames(info, sampling.max_frames, sampling.fps or None)
     rows = []
     for each in list_models():

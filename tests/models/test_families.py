@@ -1,5 +1,6 @@
 """Laws that every family obeys, at the size of its small oracle."""
 
+import dataclasses
 from functools import cache
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from spark3r import ReductionSchedule, reconstruct
 from spark3r.attention import Reduction
 from spark3r.models import blocks
 from spark3r.models.checkpoints import fill, skeleton
+from spark3r.models.families.mini import mini_config
 from spark3r.models.heads.points import focal_from_rays
-from spark3r.models.network import Network
+from spark3r.models.network import Network, build
 from spark3r.models.registry import ENTRIES
 from spark3r.models.trunk import balanced_reference, reference_first
 from spark3r.parity.check import read_oracle
@@ -51,6 +53,22 @@ def test_off_is_bit_equal_to_dense(family: str):
     with torch.inference_mode():
         dense, off = network(family)(images), network(family)(images, Reducer(ReductionSchedule.off()))
     assert all(torch.equal(a, b) for a, b in zip(dense, off, strict=True))
+
+
+def test_a_tap_keeps_the_frame_and_the_global_output_as_they_were():
+    """Blocks update tokens in place; also where a frame block itself is tapped, and two taps share one frame block."""
+    config = dataclasses.replace(mini_config(48, 3), taps=(0, 1, 4, 5))
+    torch.manual_seed(0)
+    trunk = build(config).eval().requires_grad_(False).trunk
+    outputs: list[Tensor] = []
+    for block in trunk.blocks:
+        block.register_forward_hook(lambda module, inputs, output: outputs.append(output.clone()))
+    layout = trunk.layout(3, (2, 2))
+    with torch.inference_mode():
+        taps = trunk(torch.randn(3, 4, 48), layout)
+    for tap, frame, last in zip(taps, (0, 0, 4, 4), config.taps, strict=True):
+        for half, block in zip(tap.chunk(2, dim=-1), (frame, last), strict=True):
+            torch.testing.assert_close(half.flatten(), outputs[block].flatten(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -12,8 +12,8 @@ from spark3r.errors import InputError
 from spark3r.models.checkpoints import list_models
 from spark3r.synthetic.clips import footage_note, list_clips
 from tests.viewer.conftest import FRAMES, some_file
-from viewer import charts
-from viewer.engine import Engine, Models, is_bundled
+from viewer import charts, planning
+from viewer.engine import Engine, is_bundled
 from viewer.planning import card, look_at, overview, plan
 from viewer.run import Clip, RunRequest
 
@@ -42,7 +42,7 @@ def test_the_small_model_says_what_real_footage_needs(engine: Engine, request_fo
 def test_what_does_not_fit_is_told_before_a_download(
     engine: Engine, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Models, "free_bytes", lambda _: 6 * 2**30)
+    monkeypatch.setattr(planning, "free_memory", lambda: 6 * 2**30)
     request = request_for(max_frames=1000)
     sampling = replace(request.sampling, model="vggt", resolution=0)
     long = replace(request, sampling=sampling, info=replace(request.info, frame_count=1000))
@@ -55,12 +55,12 @@ def test_what_does_not_fit_is_told_before_a_download(
         assert ("not fit" in told.warning) is not fits
 
 
-def test_all_models_side_by_side(engine: Engine, request_for: RequestFor) -> None:
+def test_all_models_side_by_side(request_for: RequestFor) -> None:
     request = request_for()
-    rows = overview(replace(request, sampling=replace(request.sampling, model="vggt")), engine.models)
+    rows = overview(replace(request, sampling=replace(request.sampling, model="vggt")))
     assert [row.card.name for row in rows] == [each.name for each in list_models()]
     assert [row.card.name for row in rows if row.is_chosen] == ["vggt"]
-    longer = overview(replace(request_for(max_frames=60), info=replace(request.info, frame_count=60)), engine.models)
+    longer = overview(replace(request_for(max_frames=60), info=replace(request.info, frame_count=60)))
     assert all(more.needed_bytes > row.needed_bytes for row, more in zip(rows, longer, strict=True))
 
 

@@ -16,11 +16,11 @@ from spark3r.measure import machine
 from spark3r.metrics import Scores, evaluate
 from spark3r.metrics.depth import depth_scale
 from spark3r.metrics.scores import none_if_undefined
+from spark3r.metrics.truth import Truth
 from spark3r.models.checkpoints import load_model
 from spark3r.models.network import Network
 from spark3r.reconstruction import STAGES, Reconstruction
 from spark3r.reduction import ReductionSchedule
-from spark3r.synthetic.truth import Truth
 
 # Enough to load kernels and libraries, too few to cost anything.
 WARM_UP_FRAMES = 2

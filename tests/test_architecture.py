@@ -16,16 +16,16 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"files", "tokens", "geometry"}),
     frozenset({"attention"}),
     frozenset({"models", "reduction", "frames", "measure"}),  # strangers to each other
-    frozenset({"reconstruction", "synthetic", "patch", "distributed"}),
+    frozenset({"reconstruction", "plugin", "distributed"}),
     frozenset({"inference", "metrics", "export"}),
     frozenset({"compare", "training"}),
-    frozenset({"benchmark", "evaluate", "probe", "parity"}),
+    frozenset({"benchmark", "parity", "examples"}),
     frozenset({"__init__"}),
     frozenset({"commands"}),
     frozenset({"__main__"}),
 )
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
-JOINS_MODEL_AND_SCHEDULE = frozenset({"inference", "compare", "patch"}).union(*FLOORS[-4:])
+JOINS_MODEL_AND_SCHEDULE = frozenset({"inference", "compare", "plugin"}).union(*FLOORS[-4:])
 
 # What of spark3r the page may know; all else is interior.
 OUTSIDE = (
@@ -40,8 +40,8 @@ OUTSIDE = (
     "spark3r.models.network",
     "spark3r.export",
     "spark3r.metrics",
-    "spark3r.synthetic.clips",
-    "spark3r.synthetic.truth",
+    "spark3r.examples",
+    "spark3r.metrics.truth",
 )
 
 

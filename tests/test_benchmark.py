@@ -15,15 +15,15 @@ import spark3r.benchmark.sensitivity as sensitivity
 import spark3r.benchmark.speed as speed
 from spark3r import DoesNotFit, Frames, InputError, ReductionSchedule
 from spark3r.__main__ import main
+from spark3r.benchmark.ablations import Ablations
 from spark3r.benchmark.chart import relative_to_dense
-from spark3r.benchmark.choices import Choices
 from spark3r.benchmark.flops import count_flops
 from spark3r.benchmark.speed import Setting, benchmark, named_schedule
+from spark3r.metrics.truth import Truth
 from spark3r.models.blocks import grid_rotation
 from spark3r.models.checkpoints import load_model
 from spark3r.models.families.mini import MINI_CONFIG
 from spark3r.models.network import Network
-from spark3r.synthetic.truth import Truth
 from spark3r.tokens import TokenLayout
 from tests.analytic import room_walk
 
@@ -235,7 +235,7 @@ def test_every_alternative_is_a_whole_reduction(network: Network, frames: int):
     x = torch.randn(1, layout.total, WIDTH, generator=torch.Generator().manual_seed(frames))
     rotation = grid_rotation(layout.grid, SPECIAL, 48, x.device).repeated(frames)
     schedule = ReductionSchedule(3, 4, group_size=5)
-    for name, plan in Choices(network, schedule).planners().items():
+    for name, plan in Ablations(network, schedule).planners().items():
         reduction = plan(x, layout, 0)
         merged, context = reduction.queries(x), reduction.context(x)
         assert len(reduction.query_rotation(rotation).cos) == merged.shape[1], name
@@ -246,10 +246,10 @@ def test_every_alternative_is_a_whole_reduction(network: Network, frames: int):
         torch.testing.assert_close(means, layout.split(x)[1].sum(dim=(1, 2)), rtol=1e-4, atol=1e-3)
 
 
-def test_choices_measures_every_variant(clip: Path, untrained: Path, tmp_path: Path):
-    out = tmp_path / "choices.json"
+def test_ablations_measure_every_variant(clip: Path, untrained: Path, tmp_path: Path):
+    out = tmp_path / "ablations.json"
     flags = ["--model", str(untrained), "--frames", "3", "--json", str(out), "--quiet"]
-    assert main(["choices", str(clip), *flags]) == 0
+    assert main(["ablations", str(clip), *flags]) == 0
     rows = json.loads(out.read_text())["rows"]
     assert [row["variant"] for row in rows][:2] == ["dense", "as shipped"]
     assert len({row["variant"] for row in rows}) == 10

@@ -13,10 +13,10 @@ import spark3r.commands.compare
 from spark3r.__main__ import main
 from spark3r.commands.options import RunOptions, UsageError
 from spark3r.commands.report import byte_count, milliseconds, number, table
+from spark3r.examples import footage_note, list_clips
 from spark3r.models.checkpoints import load_model
 from spark3r.reconstruction import Reconstruction
 from spark3r.reduction import ReductionSchedule
-from spark3r.synthetic.clips import footage_note, list_clips
 from tests.analytic import room_walk
 
 

@@ -10,11 +10,11 @@ import pytest
 from spark3r.compare import RunProgress, alignment, compare, cost_row, difference
 from spark3r.errors import Cancelled, InputError
 from spark3r.geometry import Similarity
+from spark3r.metrics.truth import Truth
 from spark3r.models.checkpoints import load_model
 from spark3r.models.network import Network
 from spark3r.reconstruction import Reconstruction
 from spark3r.reduction import ReductionSchedule
-from spark3r.synthetic.truth import Truth
 from tests.analytic import reconstruction, turned
 
 ANYWHERE = Similarity(2.2, turned(np.array([3, -1, 2]), 140), np.array([10.0, -4, 6]))

@@ -11,8 +11,8 @@ from spark3r.__main__ import main
 from spark3r.benchmark.unseen import BREADTH, FIRST_SEED, GUESS, PATH_FRAMES, filmed
 from spark3r.metrics.confidence import BINS, STEP
 from spark3r.reconstruction import USUAL_PERCENTILE
-from spark3r.synthetic import paths, sequences
 from spark3r.training.config import EXAMPLE_SEED, VALIDATION_SEED, TrainingConfig
+from spark3r.training.scenes import paths, sequences
 from viewer.state import ViewSettings
 
 

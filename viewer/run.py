@@ -18,14 +18,15 @@ from typing import Any
 
 from spark3r.compare import Comparison, compare, warm_up
 from spark3r.errors import Cancelled, InputError
+from spark3r.examples import load_truth
 from spark3r.frames import Frames, SourceInfo, read_frames
 from spark3r.geometry import Similarity
 from spark3r.inference import Progress, network_size, reconstruct
 from spark3r.metrics import evaluate
+from spark3r.metrics.truth import Truth
 from spark3r.models.network import Network
 from spark3r.reconstruction import Reconstruction
 from spark3r.reduction.schedule import ReductionSchedule
-from spark3r.synthetic.truth import Truth, load_truth
 from viewer.charts import byte_count
 from viewer.engine import Engine
 from viewer.scene import Ranges, viewer_from_world

@@ -10,8 +10,8 @@ import gradio as gr
 import rich
 from gradio.themes import Base
 
+from spark3r.examples import list_clips
 from spark3r.models.checkpoints import list_models
-from spark3r.synthetic.clips import list_clips
 from viewer.charts import STATIC, model_label
 from viewer.downloads import download_routes
 from viewer.engine import Engine, Models, RunQueue

@@ -9,9 +9,9 @@ from typing import Any, Literal
 from spark3r.frames import Frames
 from spark3r.inference import reconstruct
 from spark3r.metrics import evaluate
+from spark3r.metrics.truth import Truth
 from spark3r.models.network import Network
 from spark3r.reduction import ReductionSchedule
-from spark3r.synthetic.truth import Truth
 
 QUERY_FACTORS = (1, 2, 4, 8, 12, 16, 32)
 KV_FACTORS = (1, 2, 4, 8, 16, 32, 64, 128, 256)

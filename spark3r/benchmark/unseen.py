@@ -15,12 +15,12 @@ from spark3r.inference import network_size, reconstruct
 from spark3r.metrics import ConfidenceCurve, confidence_curve, evaluate, guess_scores
 from spark3r.metrics.confidence import BINS, MEASURES, STEP
 from spark3r.metrics.scores import none_if_undefined
+from spark3r.metrics.truth import Truth
 from spark3r.models.network import Network
 from spark3r.reconstruction import USUAL_PERCENTILE
 from spark3r.reduction import ReductionSchedule
-from spark3r.synthetic import sequences
-from spark3r.synthetic.truth import Truth
 from spark3r.training.config import VALIDATION_SEED
+from spark3r.training.scenes import sequences
 
 # Training draws its scenes below VALIDATION_SEED, and weights are chosen by the first scenes from there on. Scenes from
 # here on are used for nothing else.

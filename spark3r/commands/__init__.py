@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
+from spark3r.commands.ablations import Ablations
 from spark3r.commands.benchmark import Benchmark
-from spark3r.commands.choices import Choices
 from spark3r.commands.compare import Compare
 from spark3r.commands.evaluate import Evaluate
 from spark3r.commands.models import Models
@@ -26,7 +26,7 @@ COMMANDS: dict[str, type[Command]] = {
     "benchmark": Benchmark,
     "sensitivity": Sensitivity,
     "probe": ProbeLayers,
-    "choices": Choices,
+    "ablations": Ablations,
     "evaluate": Evaluate,
     "models": Models,
     "train": Train,
@@ -35,7 +35,7 @@ COMMANDS: dict[str, type[Command]] = {
 __all__ = [
     "COMMANDS",
     "Benchmark",
-    "Choices",
+    "Ablations",
     "Command",
     "Compare",
     "Evaluate",

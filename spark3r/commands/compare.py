@@ -8,8 +8,8 @@ from spark3r.commands.evaluate import SCORE_COLUMNS, clip_source, score_cells
 from spark3r.commands.options import RunOptions, Source
 from spark3r.commands.report import Report, byte_count, conditions, factor, milliseconds, number, table
 from spark3r.compare import Comparison, compare
+from spark3r.examples import load_truth
 from spark3r.reconstruction import STAGES
-from spark3r.synthetic.truth import load_truth
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,12 +17,12 @@ from spark3r.commands.options import RunOptions, UsageError, shown_as
 from spark3r.commands.report import Report, number, table
 from spark3r.compare import policy_name
 from spark3r.errors import InputError
+from spark3r.examples import load_truth
 from spark3r.inference import reconstruct
 from spark3r.measure import machine
 from spark3r.metrics import Scores, evaluate, guess_scores
 from spark3r.models.network import Network
 from spark3r.reduction import ReductionSchedule
-from spark3r.synthetic.truth import load_truth
 
 GUESSING = "constant depth, standing still"
 

@@ -10,15 +10,16 @@ from spark3r.commands.evaluate import clip_source
 from spark3r.commands.options import Dtype, OutputOptions, Source, shown_as
 from spark3r.commands.report import Report, table
 from spark3r.compare import difference
+from spark3r.examples import load_truth
 from spark3r.files import replacing
 from spark3r.frames import Frames, describe_source, read_frames
 from spark3r.inference import network_size, reconstruct
 from spark3r.metrics import evaluate
+from spark3r.metrics.truth import Truth
 from spark3r.models.checkpoints import load_model
 from spark3r.models.network import Network
 from spark3r.reduction import ReductionSchedule
 from spark3r.reduction.probe import BASE_FACTOR, GROWTH_LIMIT, RAISED_FACTOR, Probe, probe
-from spark3r.synthetic.truth import Truth, load_truth
 
 
 @dataclass(frozen=True, kw_only=True)

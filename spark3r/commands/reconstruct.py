@@ -9,11 +9,11 @@ import tyro
 from spark3r.commands.options import RunOptions, Source
 from spark3r.commands.report import Report, byte_count, conditions, milliseconds, table
 from spark3r.compare import cost_row
+from spark3r.examples import footage_note
 from spark3r.export import DEFAULT_MAX_POINTS, check, write
 from spark3r.inference import reconstruct
 from spark3r.measure import machine
 from spark3r.reconstruction import STAGES, Reconstruction
-from spark3r.synthetic.clips import footage_note
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ import numpy as np
 from spark3r.metrics.cloud import surface_distances
 from spark3r.metrics.depth import depth_scale, known
 from spark3r.metrics.scores import matched, view_of
+from spark3r.metrics.truth import Truth
 from spark3r.reconstruction import Reconstruction
-from spark3r.synthetic.truth import Truth
 
 STEP = 5  # percentiles of a clip's confidence that make one bin
 BINS = 100 // STEP

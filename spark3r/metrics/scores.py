@@ -10,8 +10,8 @@ from spark3r.errors import InputError
 from spark3r.metrics.cloud import View, cloud_errors
 from spark3r.metrics.depth import depth_errors
 from spark3r.metrics.trajectory import trajectory_errors
+from spark3r.metrics.truth import Truth
 from spark3r.reconstruction import Reconstruction
-from spark3r.synthetic.truth import Truth
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from spark3r.errors import CheckpointError
 from spark3r.models.config import ModelConfig, config_from_json, config_to_json
-from spark3r.models.door import Door
+from spark3r.models.converter import Converter
 from spark3r.models.fetch import Progress
 from spark3r.models.hub import download
 from spark3r.models.network import Network
@@ -55,23 +55,23 @@ def load_model(
     target = pick_device(device)
     precision = pick_dtype(dtype, target)
     entry = ENTRIES.get(str(name_or_path))
-    if entry is not None and entry.door is not None:
-        return load_weights(download(entry, progress, cancel), entry.config, entry.door, target, precision)
+    if entry is not None and entry.converter is not None:
+        return load_weights(download(entry, progress, cancel), entry.config, entry.converter, target, precision)
     path = WEIGHTS / f"{entry.card.name}.safetensors" if entry else _file_of(Path(name_or_path))
-    config, door = _what_it_is(path)
-    return load_weights(path, config, door, target, precision)
+    config, converter = _what_it_is(path)
+    return load_weights(path, config, converter, target, precision)
 
 
 def load_weights(
-    path: Path, config: ModelConfig, door: Door | None, device: torch.device, dtype: torch.dtype
+    path: Path, config: ModelConfig, converter: Converter | None, device: torch.device, dtype: torch.dtype
 ) -> Network:
-    """The network of a config with the weights of a file, translated by `door` where the layout is an official one."""
+    """The network of a config with the weights of a file, translated by `converter` if the layout is official."""
     network = skeleton(config).set_dtype(dtype)
     wanted = network.state_dict()
-    _check(wanted, _translated(path, config, door), path.name, config.name)
+    _check(wanted, _translated(path, config, converter), path.name, config.name)
     ready: dict[str, Tensor] = {}
     for names in _batches(wanted):
-        state = _translated(path, config, door)  # mapped anew, so that what was read before leaves memory
+        state = _translated(path, config, converter)  # mapped anew, so that what was read before leaves memory
         for name in names:
             ready[name] = state[name].to(device=device, dtype=wanted[name].dtype, copy=True).contiguous()
     network.load_state_dict(ready, strict=True, assign=True)
@@ -135,7 +135,7 @@ def _file_of(path: Path) -> Path:
     return path
 
 
-def _what_it_is(path: Path) -> tuple[ModelConfig, Door | None]:
+def _what_it_is(path: Path) -> tuple[ModelConfig, Converter | None]:
     """The config of a file: written in it by us, or told from the names of its tensors."""
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: install Spark3R with its assets, or choose another model")
@@ -148,12 +148,12 @@ def _what_it_is(path: Path) -> tuple[ModelConfig, Door | None]:
             f"{path.name} holds the weights of no model that Spark3R knows: use the official file of VGGT, π³, "
             "Depth Anything 3 or VGGT-Ω, or one that Spark3R wrote"
         )
-    return entry.config, entry.door
+    return entry.config, entry.converter
 
 
-def _translated(path: Path, config: ModelConfig, door: Door | None) -> dict[str, Tensor]:
+def _translated(path: Path, config: ModelConfig, converter: Converter | None) -> dict[str, Tensor]:
     state, _ = _read(path)
-    return state if door is None else door.translate(state, config)
+    return state if converter is None else converter.translate(state, config)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from spark3r.errors import CheckpointError
 from spark3r.models.config import ModelConfig
-from spark3r.models.door import Door
+from spark3r.models.converter import Converter
 from spark3r.models.families.da3 import DA3_BASE, DA3_GIANT, DA3_LARGE, DA3_SMALL, da3_door
 from spark3r.models.families.mini import MINI_CONFIG
 from spark3r.models.families.omega import OMEGA_DOOR, vggt_omega
@@ -67,7 +67,7 @@ class Entry:
 
     card: ModelCard
     config: ModelConfig
-    door: Door | None = None  # None: our own layout
+    converter: Converter | None = None  # None: our own layout
     sources: tuple[Source, ...] = ()
 
 
@@ -94,7 +94,7 @@ _MINI = Entry(
 
 def _public(
     config: ModelConfig,
-    door: Door,
+    converter: Converter,
     sources: tuple[Source, ...],
     title: str,
     parameters: int,
@@ -104,7 +104,7 @@ def _public(
 ) -> Entry:
     code, weights = licences
     card = ModelCard(config.name, title, parameters, 4 * parameters, code, weights, note, False, suits_cpu)
-    return Entry(card, config, door, sources)
+    return Entry(card, config, converter, sources)
 
 
 def _da3(

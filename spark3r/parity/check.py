@@ -65,9 +65,9 @@ def check(path: Path) -> Parity:
     family = str(facts["model"])
     if family not in BUILDERS:
         raise CheckpointError(f"{path.name}: model {family!r} is not one of {', '.join(BUILDERS)}")
-    config, door = BUILDERS[family](facts)
+    config, converter = BUILDERS[family](facts)
     network = skeleton(config).eval().requires_grad_(False)
-    fill(network, door.translate(state, config), path.name)
+    fill(network, converter.translate(state, config), path.name)
     with torch.inference_mode():
         said = answers(network, family, expected)
     named = {name: value for name, value in expected.items() if name.startswith(("mid.", "out."))}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from spark3r.models.config import DecoderConfig, Dpt, ModelConfig, RefiningCamera, RegisterCamera, VitConfig
-from spark3r.models.door import Door
+from spark3r.models.converter import Converter
 from spark3r.models.families import da3 as da3_family
 from spark3r.models.families import omega as omega_family
 from spark3r.models.families import pi3 as pi3_family
@@ -26,7 +26,7 @@ def _sizes(facts: Facts) -> dict[str, Any]:
     return {"width": facts["embed_dim"], "heads": facts["num_heads"], "depth": facts["depth"]}
 
 
-def _vggt(facts: Facts) -> tuple[ModelConfig, Door]:
+def _vggt(facts: Facts) -> tuple[ModelConfig, Converter]:
     config = vggt_family.vggt(
         **_sizes(facts),
         taps=tuple(facts["dpt_layers"]),
@@ -38,7 +38,7 @@ def _vggt(facts: Facts) -> tuple[ModelConfig, Door]:
     return config, vggt_family.VGGT_DOOR
 
 
-def _pi3(facts: Facts) -> tuple[ModelConfig, Door]:
+def _pi3(facts: Facts) -> tuple[ModelConfig, Converter]:
     config = pi3_family.pi3(
         **_sizes(facts),
         registers=facts["num_register_tokens"],
@@ -50,7 +50,7 @@ def _pi3(facts: Facts) -> tuple[ModelConfig, Door]:
     return config, pi3_family.PI3_DOOR
 
 
-def _omega(facts: Facts) -> tuple[ModelConfig, Door]:
+def _omega(facts: Facts) -> tuple[ModelConfig, Converter]:
     config = omega_family.vggt_omega(
         **_sizes(facts),
         register_layers=tuple(facts["register_attention_layers"]),
@@ -63,7 +63,7 @@ def _omega(facts: Facts) -> tuple[ModelConfig, Door]:
     return config, omega_family.OMEGA_DOOR
 
 
-def _da3(facts: Facts) -> tuple[ModelConfig, Door]:
+def _da3(facts: Facts) -> tuple[ModelConfig, Converter]:
     config = da3_family.da3(
         "da3",
         **_sizes(facts),
@@ -77,7 +77,7 @@ def _da3(facts: Facts) -> tuple[ModelConfig, Door]:
     return config, da3_family.da3_door(config)
 
 
-BUILDERS: dict[str, Callable[[Facts], tuple[ModelConfig, Door]]] = {
+BUILDERS: dict[str, Callable[[Facts], tuple[ModelConfig, Converter]]] = {
     "vggt": _vggt,
     "pi3": _pi3,
     "da3": _da3,

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spark3r.synthetic import sequences
-from spark3r.synthetic.paths import FRAMES_OF_A_PASSAGE
-from spark3r.synthetic.sequences import Clips
+from spark3r.training.scenes import sequences
+from spark3r.training.scenes.paths import FRAMES_OF_A_PASSAGE
+from spark3r.training.scenes.sequences import Clips
 
 from .config import VALIDATION_SEED, TrainingConfig
 

@@ -21,10 +21,10 @@ from spark3r.models.network import Network, build
 
 from .batches import pieces_of, step_frames
 from .config import TrainingConfig
-from .crew import Crew, StepPlan, network_and_supervision, weights_of
 from .muon import Muon
 from .supervise import Supervision
 from .validate import validate, validation_clips
+from .workers import StepPlan, WorkerPool, network_and_supervision, weights_of
 
 
 @dataclass
@@ -117,13 +117,13 @@ def rate_at(config: TrainingConfig, step: int, progress: float) -> float:
     return config.rate * warm * fall
 
 
-def train_step(learner: Learner, crew: Crew, config: TrainingConfig, progress: float) -> dict[str, float]:
+def train_step(learner: Learner, pool: WorkerPool, config: TrainingConfig, progress: float) -> dict[str, float]:
     """Lower the loss of one batch; returns the parts of the loss before."""
     for optimiser in learner.optimisers:
         for group in optimiser.param_groups:
             group["lr"] = rate_at(config, learner.step, progress)
     plan = learner.plan(config, progress)
-    parts = crew.gradients_of(plan)
+    parts = pool.gradients_of(plan)
     norm = nn.utils.clip_grad_norm_(weights_of(learner.network, learner.supervision), config.clip_norm, foreach=True)
     if bool(norm.isfinite()):  # one broken batch must not end a long run
         for optimiser in learner.optimisers:
@@ -204,11 +204,11 @@ def train(config: TrainingConfig, model: ModelConfig = MINI_CONFIG) -> Learner:
         learner.load(torch.load(checkpoint, map_location=config.device, weights_only=True))
     record.line({"config": config.to_json(), "model": model.name, "step": learner.step, "torch": torch.__version__})
     unseen = validation_clips(config)  # before helpers start: they find the compiled renderer ready
-    crew = Crew(config, learner.network, learner.supervision)
+    pool = WorkerPool(config, learner.network, learner.supervision)
     started, before = time.monotonic(), learner.minutes
     saved = validated = learner.minutes
     while (progress := progress_at(config, learner)) < 1.0 and learner.step != config.stop_after:
-        record.add(train_step(learner, crew, config, progress))
+        record.add(train_step(learner, pool, config, progress))
         learner.minutes = before + (time.monotonic() - started) / 60
         if learner.minutes - validated >= config.validate_every_minutes or progress_at(config, learner) >= 1.0:
             validated = learner.minutes
@@ -221,7 +221,7 @@ def train(config: TrainingConfig, model: ModelConfig = MINI_CONFIG) -> Learner:
             saved = learner.minutes
             record.save(learner)
     record.save(learner)
-    crew.close()
+    pool.close()
     return learner
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spark3r.synthetic.sequences import Clips
+from spark3r.training.scenes.sequences import Clips
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from spark3r.models.network import Network
-from spark3r.synthetic import sequences
-from spark3r.synthetic.sequences import Clips
+from spark3r.training.scenes import sequences
+from spark3r.training.scenes.sequences import Clips
 
 from .config import VALIDATION_SEED, TrainingConfig
 from .losses import relative

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from spark3r.examples import list_clips
 from spark3r.reduction.schedule import ReductionSchedule
-from spark3r.synthetic.clips import list_clips
 from tests.browser.conftest import (
     camera_position,
     drag,

@@ -9,8 +9,8 @@ from spark3r.metrics import ConfidenceCurve, confidence_curve
 from spark3r.metrics.cloud import surface_distances
 from spark3r.metrics.confidence import BINS, MEASURES, MISPLACED, STEP, WRONG
 from spark3r.metrics.scores import view_of
+from spark3r.metrics.truth import Truth
 from spark3r.reconstruction import Reconstruction
-from spark3r.synthetic.truth import Truth
 from tests.analytic import reconstruction
 
 

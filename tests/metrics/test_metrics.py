@@ -12,8 +12,8 @@ from spark3r.metrics import Scores, evaluate, guess, guess_scores
 from spark3r.metrics.cloud import align_points
 from spark3r.metrics.depth import depth_errors, depth_scale
 from spark3r.metrics.trajectory import path_length, trajectory_errors
+from spark3r.metrics.truth import Truth
 from spark3r.reconstruction import Reconstruction
-from spark3r.synthetic.truth import Truth
 from tests.analytic import reconstruction, room_walk, turned
 
 ANYWHERE = Similarity(3.7, turned(np.array([3, -1, 2]), 140), np.array([10.0, -4, 6]))

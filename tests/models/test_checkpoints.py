@@ -28,10 +28,10 @@ NAME, FILE = "da3-small", "depth-anything/DA3-SMALL/model.safetensors"
 def small(model: str) -> tuple[Entry, dict[str, Tensor]]:
     """A family at the size of its small oracle, and the tensors of its file in exactly the official layout."""
     facts, _, state = read_oracle(GOLDEN / model / "tiny_s.safetensors")
-    config, door = BUILDERS[model](facts)
+    config, converter = BUILDERS[model](facts)
     named = {f"{OFFICIAL_PREFIX[model]}{name}": tensor.contiguous() for name, tensor in state.items()}
     card = replace(ENTRIES["vggt-omega" if model == "vggt_omega" else NAME].card, download_bytes=1000)
-    return Entry(card, config, door, ENTRIES[NAME].sources), named
+    return Entry(card, config, converter, ENTRIES[NAME].sources), named
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_an_official_file_becomes_a_network(model: str, kind: str, dtype: torch.
     entry, state = small(model)
     path = tmp_path / f"model.{kind}"
     path.write_bytes(save(state) if kind == "safetensors" else pickled(tmp_path, state))
-    network = load_weights(path, entry.config, entry.door, CPU, dtype)
+    network = load_weights(path, entry.config, entry.converter, CPU, dtype)
     assert network.dtype == dtype
     assert not any(tensor.is_meta for tensor in network.state_dict().values())
     assert not any(parameter.requires_grad for parameter in network.parameters())
@@ -230,7 +230,7 @@ def test_a_wrong_tensor_is_named_with_its_family(tmp_path: Path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(save({name: x for name, x in state.items() if not name.endswith("frame_blocks.1.ls1.gamma")}))
     with pytest.raises(CheckpointError, match=r"model\.safetensors does not fit vggt: 1 tensors missing.*ls1\.gamma"):
-        load_weights(path, entry.config, entry.door, CPU, torch.float32)
+        load_weights(path, entry.config, entry.converter, CPU, torch.float32)
 
 
 def test_a_pickle_with_code_is_refused(tmp_path: Path):

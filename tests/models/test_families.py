@@ -32,9 +32,9 @@ RESOLUTION = {"vggt": 42, "pi3": 48, "da3": 56, "vggt_omega": 48}
 def network(family: str) -> Network:
     path = GOLDEN / family / "tiny_s.safetensors"
     facts, _, state = read_oracle(path)
-    config, door = BUILDERS[family](facts)
+    config, converter = BUILDERS[family](facts)
     built = skeleton(config).eval().requires_grad_(False)
-    fill(built, door.translate(state, config), path.name)
+    fill(built, converter.translate(state, config), path.name)
     return built
 
 

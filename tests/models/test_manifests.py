@@ -11,7 +11,7 @@ import torch
 
 from spark3r.errors import CheckpointError
 from spark3r.models.checkpoints import skeleton
-from spark3r.models.door import Door
+from spark3r.models.converter import Converter
 from spark3r.models.registry import ENTRIES, recognise
 
 LARGER = Path(os.environ.get("SPARK3R_PARITY", Path(__file__).parents[3] / "shared" / "parity"))
@@ -39,8 +39,8 @@ def official(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     return manifest, state
 
 
-def door(name: str) -> Door:
-    found = ENTRIES[name].door
+def converter(name: str) -> Converter:
+    found = ENTRIES[name].converter
     assert found is not None
     return found
 
@@ -50,7 +50,7 @@ def test_every_tensor_of_the_released_file_has_its_place(name: str, path: Path):
     manifest, state = official(path)
     config = ENTRIES[name].config
     wanted = skeleton(config).state_dict()
-    given = door(name).translate(state, config)
+    given = converter(name).translate(state, config)
     assert {name: tensor.shape for name, tensor in given.items()} == {n: t.shape for n, t in wanted.items()}
     found = recognise({name: tuple(tensor.shape) for name, tensor in state.items()})
     assert found is not None
@@ -67,10 +67,10 @@ def test_a_tensor_too_many_or_too_few_is_named(name: str):
     _, state = official(LARGER / MANIFESTS[name][0])
     stray = "model.surprise.weight" if name.startswith("da3") else "surprise.weight"
     with pytest.raises(CheckpointError, match=rf"{name}: 1 tensors .* no place, such as surprise\.weight"):
-        door(name).translate({**state, stray: torch.empty(1)}, ENTRIES[name].config)
+        converter(name).translate({**state, stray: torch.empty(1)}, ENTRIES[name].config)
     wanted = skeleton(ENTRIES[name].config).state_dict()
     few = {key: value for key, value in state.items() if not key.endswith("blocks.2.mlp.fc1.bias")}
-    given = door(name).translate(few, ENTRIES[name].config)
+    given = converter(name).translate(few, ENTRIES[name].config)
     assert set(wanted) - set(given)
 
 
@@ -79,4 +79,4 @@ def test_the_released_files_of_a_nested_model_are_taken_too():
     nested = {name.replace("model.", "model.da3.", 1): tensor for name, tensor in state.items()}
     nested["model.da3_metric.head.bias"] = torch.empty(1)
     config = ENTRIES["da3-large"].config
-    assert set(door("da3-large").translate(nested, config)) == set(skeleton(config).state_dict())
+    assert set(converter("da3-large").translate(nested, config)) == set(skeleton(config).state_dict())

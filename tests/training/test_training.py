@@ -11,15 +11,15 @@ from spark3r.errors import InputError
 from spark3r.models.checkpoints import load_model
 from spark3r.models.config import BlockConfig
 from spark3r.models.families.mini import MINI_CONFIG, mini_config
-from spark3r.synthetic import sequences
 from spark3r.training.batches import Stream, disguised, pieces_of
 from spark3r.training.config import TrainingConfig
-from spark3r.training.crew import Crew, StepPlan
 from spark3r.training.loop import learner_of, train, train_step
 from spark3r.training.losses import Answer, depth_losses, point_loss, pose_losses
 from spark3r.training.muon import orthogonal
+from spark3r.training.scenes import sequences
 from spark3r.training.supervise import matches_of
 from spark3r.training.targets import Targets, targets_of, world_points
+from spark3r.training.workers import StepPlan, WorkerPool
 
 BLOCKS = (BlockConfig("frame", layer_scale=False), BlockConfig("global", layer_scale=False)) * 2
 SMALL = replace(MINI_CONFIG, width=48, heads=2, blocks=BLOCKS, taps=(1, 3))
@@ -110,10 +110,10 @@ def test_pieces_hold_every_clip_once() -> None:
 def test_steps_on_one_batch_lower_its_loss() -> None:
     config = replace(TINY, reuse=100, rate=4e-3)
     learner = learner_of(config, SMALL)
-    crew = Crew(config, learner.network, learner.supervision)
-    losses = [train_step(learner, crew, config, 0.5)["loss"] for _ in range(12)]
+    pool = WorkerPool(config, learner.network, learner.supervision)
+    losses = [train_step(learner, pool, config, 0.5)["loss"] for _ in range(12)]
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
-    assert crew.gradients_of(StepPlan(0, learner.frames, None)).keys() >= {"loss", "matching", "reference", "auxiliary"}
+    assert pool.gradients_of(StepPlan(0, learner.frames, None)).keys() >= {"loss", "matching", "reference", "auxiliary"}
 
 
 def test_a_resumed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -134,10 +134,10 @@ def test_two_processes_find_the_gradients_of_one() -> None:
     for workers in (1, 2):
         config = replace(TINY, workers=workers)
         learner = learner_of(config, SMALL)
-        crew = Crew(config, learner.network, learner.supervision)
-        crew.gradients_of(plan)
-        gradients.append(crew.worker.gradient.clone())
-        crew.close()
+        pool = WorkerPool(config, learner.network, learner.supervision)
+        pool.gradients_of(plan)
+        gradients.append(pool.worker.gradient.clone())
+        pool.close()
     assert float(gradients[0].norm()) > 0.1
     torch.testing.assert_close(gradients[1], gradients[0], atol=1e-4, rtol=1e-3)
 

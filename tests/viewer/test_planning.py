@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from spark3r.errors import InputError
+from spark3r.examples import footage_note, list_clips
 from spark3r.models.checkpoints import list_models
-from spark3r.synthetic.clips import footage_note, list_clips
 from tests.viewer.conftest import FRAMES, some_file
 from viewer import charts, planning
 from viewer.engine import Engine, is_bundled

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Literal
 
 from spark3r.models.config import BlockConfig, Dpt, ModelConfig, ResizeRule, TokenCamera, TokenConfig, VitConfig
-from spark3r.models.door import Door, Rename, State, dpt_rules, fusion_rules, vit_rules
+from spark3r.models.converter import Converter, Rename, State, dpt_rules, fusion_rules, vit_rules
 
 _RAYS = "head.scratch.output_conv2_aux"
 
@@ -86,12 +86,12 @@ def _share(state: State) -> State:
     return {name: tensor for name, tensor in state.items() if not name.startswith(unused)}
 
 
-def da3_door(config: ModelConfig) -> Door:
+def da3_door(config: ModelConfig) -> Converter:
     """Which blocks belong to the encoder depends on the size."""
     assert isinstance(config.encoder, VitConfig)
     first = len(config.encoder.blocks)
     blocks = "backbone.pretrained.blocks.#."
-    return Door(
+    return Converter(
         rules=(
             Rename("camera_token", "trunk.special"),
             *vit_rules("backbone.pretrained", registers=None, among=range(first)),

@@ -1,4 +1,4 @@
-"""mini: the small model that comes with the package, trained by `spark3r.training` on `spark3r.synthetic` scenes."""
+"""mini: the small model that comes with the package, trained by `spark3r.training` on rendered scenes."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from spark3r.models.config import BlockConfig, Dpt, ModelConfig, RegisterCamera, ResizeRule, TokenConfig, VitConfig
-from spark3r.models.door import Door, Rename, State, dpt_rules, vit_rules
+from spark3r.models.converter import Converter, Rename, State, dpt_rules, vit_rules
 
 ENCODER_BLOCK = BlockConfig("frame", rope="whole", qk_norm=False)
 _SENSITIVE = (*range(10, 14), *range(15, 18), 21)  # as the paper counts: inter-frame blocks
@@ -62,7 +62,7 @@ def _documented_mask(bias: torch.Tensor) -> torch.Tensor:
     return mask.flatten()
 
 
-OMEGA_DOOR = Door(
+OMEGA_DOOR = Converter(
     rules=(
         Rename("special", "trunk.special"),
         *vit_rules("aggregator.patch_embed", registers="storage_tokens"),

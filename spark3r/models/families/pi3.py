@@ -16,7 +16,7 @@ from spark3r.models.config import (
     TokenConfig,
     VitConfig,
 )
-from spark3r.models.door import Door, Rename, State, vit_rules
+from spark3r.models.converter import Converter, Rename, State, vit_rules
 from spark3r.models.families.vggt import ENCODER_BLOCK
 
 ENCODER = VitConfig((ENCODER_BLOCK,) * 24, stores_normalisation=True)
@@ -65,7 +65,7 @@ def _decoder_rules(theirs: str, ours: str) -> tuple[Rename, ...]:
     )
 
 
-PI3_DOOR = Door(
+PI3_DOOR = Converter(
     rules=(
         Rename("register_token", "trunk.special"),
         Rename("image_mean", "encoder.normalise.mean"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from spark3r.models.config import BlockConfig, Dpt, ModelConfig, RefiningCamera, ResizeRule, TokenConfig, VitConfig
-from spark3r.models.door import Door, Rename, State, dpt_rules, vit_rules
+from spark3r.models.converter import Converter, Rename, State, dpt_rules, vit_rules
 
 ENCODER_BLOCK = BlockConfig("frame", rope=None, qk_norm=False, norm_eps=1e-6)
 
@@ -48,7 +48,7 @@ def _join_tokens(state: State) -> State:
     return {**state, "special": torch.cat((camera, registers), dim=2)[0]}
 
 
-VGGT_DOOR = Door(
+VGGT_DOOR = Converter(
     rules=(
         Rename("special", "trunk.special"),
         *vit_rules("aggregator.patch_embed"),

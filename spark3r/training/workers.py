@@ -127,7 +127,7 @@ class Worker:
         return sums
 
 
-class Crew:
+class WorkerPool:
     """The main process's worker and its helpers."""
 
     def __init__(self, config: TrainingConfig, network: Network, supervision: Supervision):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spark3r.errors import InputError
-from spark3r.synthetic.truth import load_truth
+from spark3r.examples import load_truth
 
 GOOD = {
     "depth": np.ones((2, 6, 8), np.float32),

@@ -1,4 +1,4 @@
-"""`choices FOLDER...`"""
+"""`ablations FOLDER...`"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from spark3r.benchmark.choices import METRICS, measure_choices
+from spark3r.benchmark.ablations import METRICS, measure_ablations
 from spark3r.commands.benchmark import command_line
 from spark3r.commands.options import OutputOptions, UsageError, shown_as
 from spark3r.commands.report import Report, table
@@ -19,7 +19,7 @@ from spark3r.reduction import ReductionSchedule
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choices(OutputOptions):
+class Ablations(OutputOptions):
     """Measure the alternatives where the paper leaves a choice open: what is matched, kept, and where it stands."""
 
     folders: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER...")]]
@@ -36,7 +36,7 @@ class Choices(OutputOptions):
     def run(self) -> None:
         """Runs every variant on every clip."""
         if not self.folders:
-            raise UsageError("choices needs at least one clip folder")
+            raise UsageError("ablations needs at least one clip folder")
         report = Report(self)
         network = load_model(self.model, "cpu")
         schedule = ReductionSchedule(self.query_factor, self.kv_factor)
@@ -44,14 +44,14 @@ class Choices(OutputOptions):
         for folder in self.folders:
             sample = sample_of(folder, self.frames, network)
             if sample is not None:
-                rows += measure_choices(sample, network, schedule, report.doing)
+                rows += measure_ablations(sample, network, schedule, report.doing)
         if not rows:
             raise InputError(f"no clip has {self.frames} frames: choose fewer --frames or longer clips")
         about = {**machine(network.device), "command": command_line(), "model": network.config.name}
-        report.answer(f"{choices_table(rows)}\n\n{schedule}; means over clips", {"machine": about, "rows": rows})
+        report.answer(f"{ablations_table(rows)}\n\n{schedule}; means over clips", {"machine": about, "rows": rows})
 
 
-def choices_table(rows: list[dict[str, Any]]) -> str:
+def ablations_table(rows: list[dict[str, Any]]) -> str:
     """Mean over clips of each variant's errors."""
     lines = []
     for name in dict.fromkeys(row["variant"] for row in rows):

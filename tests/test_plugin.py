@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spark3r import InputError, ReductionSchedule, accelerate, patch
+from spark3r import InputError, ReductionSchedule, accelerate, plugin
 from spark3r.attention import Reduction
 from tests import hosts, reference
 
@@ -67,13 +67,13 @@ def test_weights_keys_and_outputs_come_back(model: nn.Module):
 
 def test_every_global_layer_is_reduced_and_no_other(model: nn.Module, monkeypatch: pytest.MonkeyPatch):
     projected: list[tuple[int, int]] = []
-    project = patch._project
+    project = plugin._project
 
     def watched(attn: nn.Module, x_q: Tensor, x_kv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         projected.append((x_q.shape[1], x_kv.shape[1]))
         return project(attn, x_q, x_kv)
 
-    monkeypatch.setattr(patch, "_project", watched)
+    monkeypatch.setattr(plugin, "_project", watched)
     with accelerate(model, STRONG) as acceleration:
         model(clip(12))
         assert acceleration.layout is not None
@@ -143,8 +143,13 @@ def test_the_first_frame_of_the_reordered_clip_is_kept(monkeypatch: pytest.Monke
     """Depth Anything 3 puts its reference first: pruning to a single frame keeps that one's patches."""
     model = hosts.DepthAnything3Net().eval().requires_grad_(False)
     contexts: list[Tensor] = []
-    project = patch._project
-    monkeypatch.setattr(patch, "_project", lambda attn, x_q, x_kv: (contexts.append(x_kv), project(attn, x_q, x_kv))[1])
+    project = plugin._project
+
+    def watched(attn: nn.Module, x_q: Tensor, x_kv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        contexts.append(x_kv)
+        return project(attn, x_q, x_kv)
+
+    monkeypatch.setattr(plugin, "_project", watched)
     inputs: list[Tensor] = []
     first = part(model, "backbone.pretrained.blocks.3")
     watch = first.norm1.register_forward_hook(lambda m, a, y: inputs.append(y))
@@ -230,13 +235,13 @@ def test_gradients_flow_through_reduced_layers():
 
 def test_bfloat16_autocast_matches_in_bfloat16(monkeypatch: pytest.MonkeyPatch):
     seen: list[torch.dtype] = []
-    reducer = patch.Reducer
+    reducer = plugin.Reducer
 
     def watched(schedule: ReductionSchedule, match_dtype: torch.dtype) -> Reduction:
         seen.append(match_dtype)
         return reducer(schedule, match_dtype)  # pyright: ignore[reportReturnType]
 
-    monkeypatch.setattr(patch, "Reducer", watched)
+    monkeypatch.setattr(plugin, "Reducer", watched)
     model = hosts.VGGT().eval().requires_grad_(False)
     with accelerate(model, STRONG), torch.autocast("cpu", dtype=torch.bfloat16):
         assert model(clip(6)).isfinite().all()

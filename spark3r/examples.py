@@ -6,16 +6,18 @@ import argparse
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from spark3r.metrics.truth import Truth, read_truth
 from spark3r.models.registry import ENTRIES
+from spark3r.training.scenes.recipe import Recipe, Stage
 
-from .recipe import Recipe, Stage
-
-FOLDER = Path(__file__).resolve().parents[2] / "assets" / "clips"
+FOLDER = Path(__file__).resolve().parents[1] / "assets" / "clips"
 THUMBNAIL_WIDTH = 256
+RENDERED_WIDTH = 256  # pixels of a depth map rendered from a recipe, unless asked otherwise
 REAL_FOOTAGE = (
     "{model} is a small model trained on rendered scenes and gives real footage a rough shape at best: for that "
     "take {small} ({small_name}, suits a CPU) or, with a GPU, {large} ({large_name}, non-commercial use only)."
@@ -70,6 +72,31 @@ def footage_note(model: str, source: str | Path | Sequence[str | Path]) -> str:
     )
 
 
+def load_truth(source: str | Path, *, size: tuple[int, int] | None = None) -> Truth | None:
+    """The truth of a clip folder or of a video in one; None when there is neither truth.npz nor recipe.json.
+
+    size: (H, W) at which the depth of a recipe is rendered, exactly; default 256 pixels wide.
+    A stored truth is resized.
+    """
+    path = Path(source)
+    folder = path if path.is_dir() else path.parent
+    if (folder / "truth.npz").is_file():
+        truth = read_truth(folder / "truth.npz")
+        return truth if size is None else truth.resized(*size)
+    if (folder / "recipe.json").is_file() and (path.is_dir() or path.name == "video.mp4"):
+        recipe = Recipe.load(folder / "recipe.json")
+        height = round(RENDERED_WIDTH * recipe.height / recipe.width)
+        return _rendered(recipe, *(size or (height, RENDERED_WIDTH)))
+    return None
+
+
+@lru_cache(maxsize=4)
+def _rendered(recipe: Recipe, height: int, width: int) -> Truth:
+    stage = Stage.of(recipe)
+    cameras = stage.cameras(height, width)
+    return Truth(stage.depth(height, width), stage.world_from_camera.numpy(), cameras.intrinsics.numpy().copy())
+
+
 def frames_of(recipe: Recipe, at_once: int = 4) -> Iterator[np.ndarray]:
     """Rendered frames [H, W, 3] uint8 one after the other."""
     stage = Stage.of(recipe)
@@ -100,8 +127,8 @@ def make_clip(name: str, recipe: Recipe, folder: Path = FOLDER, quality: int = 2
 
 
 def main() -> None:
-    """`python -m spark3r.synthetic.clips [NAME …]`: render the example clips anew."""
-    parser = argparse.ArgumentParser(prog="spark3r.synthetic.clips", description="Render the example clips.")
+    """`python -m spark3r.examples [NAME …]`: render the example clips anew."""
+    parser = argparse.ArgumentParser(prog="spark3r.examples", description="Render the example clips.")
     parser.add_argument("names", nargs="*", choices=[*RECIPES, []], help="which (default: all)")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument(

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from spark3r.synthetic import rooms, sequences
-from spark3r.synthetic.render import Cameras, develop, render, render_depth
-from spark3r.synthetic.scene import Placement, SceneBuilder, Scenes
+from spark3r.training.scenes import rooms, sequences
+from spark3r.training.scenes.render import Cameras, develop, render, render_depth
+from spark3r.training.scenes.scene import Placement, SceneBuilder, Scenes
 from spark3r.training.targets import inverse, pixel_rays, world_points
 
 HEIGHT, WIDTH = 48, 64
@@ -114,7 +114,7 @@ def test_small_renders_look_like_shrunken_large_ones() -> None:
 
 
 def test_every_kind_of_scene_stays_within_capacity_and_lets_a_camera_stand() -> None:
-    from spark3r.synthetic import paths
+    from spark3r.training.scenes import paths
 
     for seed in range(940_000_300, 940_000_312):
         for kind in sequences.KINDS:
@@ -127,7 +127,7 @@ def test_every_kind_of_scene_stays_within_capacity_and_lets_a_camera_stand() -> 
 
 
 def test_long_clips_lead_through_the_door_and_short_ones_do_not() -> None:
-    from spark3r.synthetic import paths
+    from spark3r.training.scenes import paths
 
     crossed = {24: 0, 8: 0}
     for frames in crossed:

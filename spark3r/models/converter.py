@@ -1,4 +1,4 @@
-"""Foreign weights are translated at the door, strictly: every tensor finds its place, or is named."""
+"""Checkpoint converters: official tensor names become ours, strictly: every tensor finds its place, or is named."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _nothing_to_fold(state: State) -> State:
 
 
 @dataclass(frozen=True)
-class Door:
+class Converter:
     """How a family's official file becomes our tensors.
 
     rules      names, first match wins

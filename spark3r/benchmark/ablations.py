@@ -30,7 +30,7 @@ METRICS = ("abs_rel", "ate_relative", "rotation_deg", "accuracy", "completeness"
 
 
 @dataclass(frozen=True)
-class Choices:
+class Ablations:
     """The alternatives for one network under one schedule, each as a planner of global layers."""
 
     network: Network
@@ -155,7 +155,7 @@ class _SharedMatching:
         return reduction
 
 
-def measure_choices(
+def measure_ablations(
     sample: Sample,
     network: Network,
     schedule: ReductionSchedule,
@@ -163,7 +163,7 @@ def measure_choices(
 ) -> list[dict[str, Any]]:
     """One row per variant, and one for dense: errors against truth (metrics.Scores says what they are)."""
     images = to_tensor(resize(network.config, sample.frames.images), network.device)[None]
-    planners: dict[str, Planner | None] = {"dense": None, **Choices(network, schedule).planners()}
+    planners: dict[str, Planner | None] = {"dense": None, **Ablations(network, schedule).planners()}
     rows = []
     for name, plan in planners.items():
         if progress is not None:

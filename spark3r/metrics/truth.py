@@ -1,20 +1,15 @@
-"""The exact geometry behind a clip, stored beside it or rendered anew from its recipe."""
+"""The exact geometry behind a clip: depth and cameras of every frame, and the file that holds them."""
 
 from __future__ import annotations
 
 import zipfile
 import zlib
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from spark3r.errors import InputError
-
-from .recipe import Recipe, Stage
-
-RENDERED_WIDTH = 256  # pixels of a depth map rendered from a recipe, unless asked otherwise
 
 ARRAYS = ("depth", "world_from_camera", "intrinsics")  # in truth.npz
 
@@ -76,25 +71,8 @@ class Truth:
         )
 
 
-def load_truth(source: str | Path, *, size: tuple[int, int] | None = None) -> Truth | None:
-    """The truth of a clip folder or of a video in one; None when there is neither truth.npz nor recipe.json.
-
-    size: (H, W) at which the depth of a recipe is rendered, exactly; default 256 pixels wide.
-    A stored truth is resized.
-    """
-    path = Path(source)
-    folder = path if path.is_dir() else path.parent
-    if (folder / "truth.npz").is_file():
-        truth = _stored(folder / "truth.npz")
-        return truth if size is None else truth.resized(*size)
-    if (folder / "recipe.json").is_file() and (path.is_dir() or path.name == "video.mp4"):
-        recipe = Recipe.load(folder / "recipe.json")
-        height = round(RENDERED_WIDTH * recipe.height / recipe.width)
-        return _rendered(recipe, *(size or (height, RENDERED_WIDTH)))
-    return None
-
-
-def _stored(path: Path) -> Truth:
+def read_truth(path: Path) -> Truth:
+    """The truth stored in a truth.npz; raises InputError for a file that is damaged or holds something else."""
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = [file[name].astype(np.float32) for name in ARRAYS]
@@ -106,10 +84,3 @@ def _stored(path: Path) -> Truth:
         return Truth(*arrays)
     except InputError as error:
         raise InputError(f"{path} holds a {error}") from error
-
-
-@lru_cache(maxsize=4)
-def _rendered(recipe: Recipe, height: int, width: int) -> Truth:
-    stage = Stage.of(recipe)
-    cameras = stage.cameras(height, width)
-    return Truth(stage.depth(height, width), stage.world_from_camera.numpy(), cameras.intrinsics.numpy().copy())

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from spark3r.errors import InputError
-from spark3r.synthetic.clips import RECIPES, list_clips, make_clip
-from spark3r.synthetic.recipe import Recipe, Stage
-from spark3r.synthetic.truth import Truth, load_truth
+from spark3r.examples import RECIPES, list_clips, load_truth, make_clip
+from spark3r.metrics.truth import Truth
 from spark3r.training.config import EXAMPLE_SEED
+from spark3r.training.scenes.recipe import Recipe, Stage
 
 SMALL = Recipe(
     "A test", "room", 949_999_000, frames=5, fps=10.0, path="stroll", sweep=20.0, travel=0.2, height=96, width=128

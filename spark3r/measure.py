@@ -56,9 +56,7 @@ class Meter:
         return (time.perf_counter() - self.started) * 1e3
 
     @contextmanager
-    def watching(
-        self, blocks: nn.ModuleList, scopes: list[str], before: Callable[[], None]
-    ) -> Iterator[None]:
+    def watching(self, blocks: nn.ModuleList, scopes: list[str], before: Callable[[], None]) -> Iterator[None]:
         """Times every block under the name of its scope; `before` runs ahead of each and may raise to stop."""
 
         def enter(name: str) -> Callable[[nn.Module, Any], None]:
@@ -172,11 +170,7 @@ def _processor() -> str:
     """The processor's name with the matrix extensions that decide its speed."""
     info = Path("/proc/cpuinfo")
     names = (
-        [
-            line.split(":", 1)[1].strip()
-            for line in info.read_text().splitlines()
-            if line.startswith("model name")
-        ]
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
         if info.is_file()
         else []
     )

@@ -73,7 +73,6 @@ def cards_text(cards: tuple[ModelCard, ...], memory: list[int], frames: int) -> 
     ]
     header = ("model", "parameters", "download", f"memory, {frames} frames", "suits", "commercial")
     about = [
-        f"{card.name}: {card.note}\n  code: {card.code_licence}\n  weights: {card.weights_licence}"
-        for card in cards
+        f"{card.name}: {card.note}\n  code: {card.code_licence}\n  weights: {card.weights_licence}" for card in cards
     ]
     return "\n\n".join([table(rows, header), *about])

@@ -76,9 +76,7 @@ def _complete(url: str, partial: Path, whole: int, progress: Progress, cancel: C
         raise BrokeOff(0, whole)
 
 
-def _append(
-    url: str, partial: Path, done: int, whole: int, progress: Progress, cancel: Callable[[], bool]
-) -> None:
+def _append(url: str, partial: Path, done: int, whole: int, progress: Progress, cancel: Callable[[], bool]) -> None:
     """One request for the rest of the file."""
     from huggingface_hub import constants
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status

@@ -17,9 +17,7 @@ from spark3r.models.fetch import BrokeOff, Progress, arrived_bytes, fetch
 from spark3r.models.registry import Entry, Source
 
 
-def download(
-    entry: Entry, progress: Progress | None = None, cancel: Callable[[], bool] | None = None
-) -> Path:
+def download(entry: Entry, progress: Progress | None = None, cancel: Callable[[], bool] | None = None) -> Path:
     """The local file with a model's official weights, from the cache or from the hub.
 
     What was fetched before a break, a cancel (which raises Cancelled) or a restart is kept and continued.
@@ -69,9 +67,7 @@ def _shown(entry: Entry, progress: Progress | None) -> Iterator[Progress]:
         yield draw
 
 
-def _try(
-    entry: Entry, source: Source, progress: Progress, cancel: Callable[[], bool], may_lack: bool
-) -> Path | None:
+def _try(entry: Entry, source: Source, progress: Progress, cancel: Callable[[], bool], may_lack: bool) -> Path | None:
     """One file; None where the hub lacks it and it `may_lack` it."""
     from huggingface_hub.errors import HTTPError as TransportError  # pyright: ignore[reportPrivateImportUsage]
 

@@ -1,12 +1,12 @@
 """From stored frames to the network's input, by the rule of each family, to the pixel.
 
-    fit                  longer side to the resolution, both sides rounded to the patch            (mini)
-    crop                 width to the resolution, rows beyond it cropped around the middle         (VGGT)
-    pad                  longer side to the resolution, padded with white to a square              (VGGT)
-    area                 at most so many pixels, all images to the size of the first               (π³)
-    balanced, max_size   resolution² pixels at any aspect, or longer side; aspect within ½ … 2     (VGGT-Ω)
-    upper_bound_*        longer side to the resolution, then resized or cropped to the patch       (Depth Anything 3)
-    lower_bound_*        the same with the shorter side                                            (Depth Anything 3)
+fit                  longer side to the resolution, both sides rounded to the patch            (mini)
+crop                 width to the resolution, rows beyond it cropped around the middle         (VGGT)
+pad                  longer side to the resolution, padded with white to a square              (VGGT)
+area                 at most so many pixels, all images to the size of the first               (π³)
+balanced, max_size   resolution² pixels at any aspect, or longer side; aspect within ½ … 2     (VGGT-Ω)
+upper_bound_*        longer side to the resolution, then resized or cropped to the patch       (Depth Anything 3)
+lower_bound_*        the same with the shorter side                                            (Depth Anything 3)
 """
 
 from __future__ import annotations

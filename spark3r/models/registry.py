@@ -107,9 +107,7 @@ def _public(
     return Entry(card, config, converter, sources)
 
 
-def _da3(
-    config: ModelConfig, repository: str, title: str, parameters: int, weights_licence: str, note: str
-) -> Entry:
+def _da3(config: ModelConfig, repository: str, title: str, parameters: int, weights_licence: str, note: str) -> Entry:
     return _public(
         config,
         da3_door(config),

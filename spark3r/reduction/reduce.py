@@ -46,9 +46,7 @@ class Reducer:
             return dense(x, layout, layer)
         merged = None
         if level.query_factor > 1:
-            merged = plan_query_merge(
-                x, layout, level.query_factor, self.schedule.group_size, self.match_dtype
-            )
+            merged = plan_query_merge(x, layout, level.query_factor, self.schedule.group_size, self.match_dtype)
         if self.schedule.policy == "uniform" and merged is not None:
             return _MergedBothSides(merged, merged.merge(x))
         kept = kept_context(layout, level.kv_factor, x.device) if level.kv_factor > 1 else None

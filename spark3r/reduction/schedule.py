@@ -66,9 +66,7 @@ class ReductionSchedule:
         if self.sensitive_layers is not None:
             layers = tuple(sorted(set(self.sensitive_layers)))
             if any(not isinstance(layer, int) or layer < 0 for layer in layers):
-                raise InputError(
-                    f"sensitive_layers={self.sensitive_layers!r}: must be layer numbers, 0 or more"
-                )
+                raise InputError(f"sensitive_layers={self.sensitive_layers!r}: must be layer numbers, 0 or more")
             object.__setattr__(self, "sensitive_layers", layers)
 
     @classmethod
@@ -96,17 +94,13 @@ class ReductionSchedule:
         if self.policy == "uniform":
             return LayerReduction(self.query_factor, self.query_factor)
         sensitive = self.sensitive_layers is None or layer in self.sensitive_layers
-        return LayerReduction(
-            self.query_factor, self.kv_factor if sensitive else self.kv_factor * self.kv_boost
-        )
+        return LayerReduction(self.query_factor, self.kv_factor if sensitive else self.kv_factor * self.kv_boost)
 
     def token_counts(self, layout: TokenLayout, layer: int = 0) -> tuple[int, int]:
         """(queries, keys/values) that attend in one layer of a clip of this layout."""
         level = self.at(layer)
         full, rest = divmod(layout.frames, self.group_size)
-        query_frames = full * math.ceil(self.group_size / level.query_factor) + math.ceil(
-            rest / level.query_factor
-        )
+        query_frames = full * math.ceil(self.group_size / level.query_factor) + math.ceil(rest / level.query_factor)
         queries = layout.tokens_keeping_patches_of(query_frames)
         if self.policy == "uniform":
             return queries, queries
@@ -159,9 +153,7 @@ class ReductionSchedule:
         try:
             values = json.loads(text)
         except json.JSONDecodeError as error:
-            raise InputError(
-                f"the schedule is not JSON ({error}): write it with `python -m spark3r probe`"
-            ) from error
+            raise InputError(f"the schedule is not JSON ({error}): write it with `python -m spark3r probe`") from error
         known = {field.name for field in fields(cls)}
         if not isinstance(values, dict) or not set(values) <= known:
             raise InputError(f"a schedule is an object with the keys {', '.join(sorted(known))}")

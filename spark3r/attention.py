@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple, Protocol, Self, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -53,13 +53,13 @@ class Rotation(NamedTuple):
         return (x * self.cos).addcmul_(exchanged, self.sin)
 
 
+P = TypeVar("P", bound="Placed")
+
+
 class Placed(Protocol):
     """Something with one entry per token: rotary tables, or grid positions of a foreign model."""
 
-    def rows(self, index: Tensor, /) -> Self: ...
-
-
-P = TypeVar("P", bound=Placed)
+    def rows(self: P, index: Tensor, /) -> P: ...
 
 
 class Reduction:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"files", "tokens", "geometry"}),
+    frozenset({"kernels"}),
     frozenset({"attention"}),
     frozenset({"models", "reduction", "frames", "measure"}),  # strangers to each other
     frozenset({"reconstruction", "plugin", "distributed"}),

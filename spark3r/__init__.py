@@ -5,8 +5,9 @@
 """
 
 from spark3r.errors import Cancelled, CheckpointError, DoesNotFit, InputError
+from spark3r.estimate import Estimate, estimate, network_size, schedule_for
 from spark3r.frames import Frames, describe_source, planned_frames, read_frames
-from spark3r.inference import Estimate, Progress, estimate, network_size, reconstruct, schedule_for
+from spark3r.inference import Progress, reconstruct
 from spark3r.models.checkpoints import ModelCard, list_models, load_model
 from spark3r.plugin import Acceleration, accelerate
 from spark3r.reconstruction import Reconstruction

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from spark3r.errors import InputError
+from spark3r.estimate import Schedule
 from spark3r.frames import Frames
 from spark3r.geometry import Similarity, align_cameras
-from spark3r.inference import Progress, Schedule, reconstruct
+from spark3r.inference import Progress, reconstruct
 from spark3r.measure import machine
 from spark3r.metrics import Scores, evaluate
 from spark3r.metrics.depth import depth_scale

@@ -6,8 +6,6 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import torch
@@ -15,19 +13,17 @@ from torch import Tensor
 
 from spark3r.attention import kernel_name
 from spark3r.errors import Cancelled, DoesNotFit, InputError
+from spark3r.estimate import Estimate, Schedule, estimate, network_size, schedule_for
 from spark3r.frames import Frames
-from spark3r.measure import STAGE_OF_SCOPE, Meter, PeakMemory, available_bytes
+from spark3r.measure import STAGE_OF_SCOPE, Meter, PeakMemory
 from spark3r.models import preprocess
-from spark3r.models.checkpoints import load_model, pick_device, pick_dtype, skeleton
+from spark3r.models.checkpoints import load_model
 from spark3r.models.config import VitConfig
-from spark3r.models.cost import FRAMES_AT_ONCE, head_frames, head_work, needed_bytes
+from spark3r.models.cost import FRAMES_AT_ONCE, head_frames, head_work
 from spark3r.models.network import Network
-from spark3r.models.registry import named
 from spark3r.reconstruction import Cost, Reconstruction
 from spark3r.reduction import Reducer, ReductionSchedule
 from spark3r.tokens import TokenLayout
-
-Schedule = ReductionSchedule | Literal["auto"] | None
 
 
 @dataclass(frozen=True)
@@ -38,74 +34,6 @@ class Progress:
     fraction: float  # 0 … 1
     milliseconds: dict[str, float]
     elapsed_ms: float
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a clip will ask of the machine, known before any work."""
-
-    frames: int
-    height: int  # of the network's input
-    width: int
-    tokens: int
-    query_tokens: int  # in a base layer
-    kv_tokens: int
-    needed_bytes: int
-    available_bytes: int
-
-    @property
-    def fits(self) -> bool:
-        return self.needed_bytes <= self.available_bytes
-
-
-def schedule_for(schedule: Schedule, num_frames: int, model: Network) -> ReductionSchedule:
-    """The schedule meant by "auto" (length-adaptive factors, the model's own sensitive layers) or None (dense)."""
-    if schedule is None:
-        return ReductionSchedule.off()
-    if isinstance(schedule, ReductionSchedule):
-        return schedule
-    if schedule != "auto":
-        raise InputError(f"schedule={schedule!r}: must be a ReductionSchedule, 'auto', or None for dense")
-    return ReductionSchedule.auto(num_frames, model.config.sensitive_layers)
-
-
-def network_size(model: Network, height: int, width: int, resolution: int | None = None) -> tuple[int, int]:
-    """(H, W) of the network's input for frames of this size; `resolution` as in `reconstruct`."""
-    return preprocess.network_size(model.config, height, width, resolution)
-
-
-def estimate(model: Network, num_frames: int, height: int, width: int, schedule: Schedule = None) -> Estimate:
-    """Tokens and memory of a run; height and width are the network's input, as from `network_size`."""
-    layout = model.trunk.layout(num_frames, model.grid(height, width))
-    queries, keys = schedule_for(schedule, num_frames, model).token_counts(layout)
-    needed = needed_bytes(model, layout, height * width)
-    return Estimate(num_frames, height, width, layout.total, queries, keys, needed, available_bytes(model.device))
-
-
-def needed_memory(
-    name: str,
-    num_frames: int,
-    height: int,
-    width: int,
-    resolution: int | None = None,
-    dtype: str | torch.dtype | None = None,
-    device: str | None = None,
-) -> int:
-    """Bytes that a named model, its weights included, asks for frames of this size; no weights are read."""
-    network = _skeleton(name, pick_dtype(dtype, pick_device(device)))
-    size = network_size(network, height, width, resolution)
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
-    return weights + needed_bytes(network, network.trunk.layout(num_frames, network.grid(*size)), size[0] * size[1])
-
-
-def free_memory(device: str | None = None) -> int:
-    """Bytes that a new run may take on the device (None: the one that models are put on)."""
-    return available_bytes(pick_device(device))
-
-
-@lru_cache(maxsize=32)
-def _skeleton(name: str, dtype: torch.dtype) -> Network:
-    return skeleton(named(name).config).set_dtype(dtype)
 
 
 @torch.inference_mode()

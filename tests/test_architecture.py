@@ -17,7 +17,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"kernels"}),
     frozenset({"attention"}),
     frozenset({"models", "reduction", "frames", "measure"}),  # strangers to each other
-    frozenset({"reconstruction", "plugin", "distributed"}),
+    frozenset({"reconstruction", "plugin", "distributed", "estimate"}),
     frozenset({"inference", "metrics", "export"}),
     frozenset({"compare", "training"}),
     frozenset({"benchmark", "parity", "examples"}),
@@ -26,12 +26,13 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
 )
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
-JOINS_MODEL_AND_SCHEDULE = frozenset({"inference", "compare", "plugin"}).union(*FLOORS[-4:])
+JOINS_MODEL_AND_SCHEDULE = frozenset({"estimate", "inference", "compare", "plugin"}).union(*FLOORS[-4:])
 
 # What of spark3r the page may know; all else is interior.
 OUTSIDE = (
     "spark3r.errors",
     "spark3r.frames",
+    "spark3r.estimate",
     "spark3r.inference",
     "spark3r.reconstruction",
     "spark3r.compare",

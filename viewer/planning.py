@@ -9,9 +9,9 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from spark3r.estimate import Estimate, estimate, free_memory, needed_memory, network_size
 from spark3r.examples import footage_note
 from spark3r.frames import SourceInfo, describe_source, planned_frames, read_frames
-from spark3r.inference import Estimate, estimate, free_memory, needed_memory, network_size
 from spark3r.models.checkpoints import ModelCard, list_models
 from spark3r.reduction.schedule import ReductionSchedule
 from viewer import charts

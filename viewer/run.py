@@ -18,10 +18,11 @@ from typing import Any
 
 from spark3r.compare import Comparison, compare, warm_up
 from spark3r.errors import Cancelled, InputError
+from spark3r.estimate import network_size
 from spark3r.examples import load_truth
 from spark3r.frames import Frames, SourceInfo, read_frames
 from spark3r.geometry import Similarity
-from spark3r.inference import Progress, network_size, reconstruct
+from spark3r.inference import Progress, reconstruct
 from spark3r.metrics import evaluate
 from spark3r.metrics.truth import Truth
 from spark3r.models.network import Network

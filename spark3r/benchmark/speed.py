@@ -17,7 +17,8 @@ from spark3r.attention import torch_kernel
 from spark3r.benchmark.flops import count_flops, matmul_rate
 from spark3r.compare import cost_row, policy_name
 from spark3r.errors import DoesNotFit, InputError
-from spark3r.inference import Progress, network_size, reconstruct, schedule_for
+from spark3r.estimate import network_size, schedule_for
+from spark3r.inference import Progress, reconstruct
 from spark3r.models.network import Network
 from spark3r.reduction import ReductionSchedule
 

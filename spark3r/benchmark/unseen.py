@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from spark3r.compare import policy_name
-from spark3r.inference import network_size, reconstruct
+from spark3r.estimate import network_size
+from spark3r.inference import reconstruct
 from spark3r.metrics import ConfidenceCurve, confidence_curve, evaluate, guess_scores
 from spark3r.metrics.confidence import BINS, MEASURES, STEP
 from spark3r.metrics.scores import none_if_undefined

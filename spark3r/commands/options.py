@@ -9,8 +9,8 @@ import tyro
 
 from spark3r.benchmark.speed import named_schedule
 from spark3r.errors import InputError
+from spark3r.estimate import network_size
 from spark3r.frames import Frames, describe_source, read_frames
-from spark3r.inference import network_size
 from spark3r.models.checkpoints import load_model
 from spark3r.models.network import Network
 from spark3r.reduction import ReductionSchedule

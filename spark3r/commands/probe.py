@@ -10,10 +10,11 @@ from spark3r.commands.evaluate import clip_source
 from spark3r.commands.options import Dtype, OutputOptions, Source, shown_as
 from spark3r.commands.report import Report, table
 from spark3r.compare import difference
+from spark3r.estimate import network_size
 from spark3r.examples import load_truth
 from spark3r.files import replacing
 from spark3r.frames import Frames, describe_source, read_frames
-from spark3r.inference import network_size, reconstruct
+from spark3r.inference import reconstruct
 from spark3r.metrics import evaluate
 from spark3r.metrics.truth import Truth
 from spark3r.models.checkpoints import load_model

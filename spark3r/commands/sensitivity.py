@@ -13,9 +13,9 @@ from spark3r.commands.evaluate import clip_source
 from spark3r.commands.options import Dtype, OutputOptions, UsageError, shown_as
 from spark3r.commands.report import Report, table
 from spark3r.errors import InputError
+from spark3r.estimate import network_size
 from spark3r.examples import load_truth
 from spark3r.frames import describe_source, read_frames
-from spark3r.inference import network_size
 from spark3r.measure import machine
 from spark3r.models.checkpoints import load_model
 from spark3r.models.network import Network

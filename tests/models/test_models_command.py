@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from spark3r.__main__ import main
-from spark3r.inference import needed_memory
+from spark3r.estimate import needed_memory
 
 BUNDLED = Path(__file__).parents[1] / "golden" / "parity"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from spark3r.errors import Cancelled
+from spark3r.estimate import network_size
 from spark3r.frames import SourceInfo
-from spark3r.inference import network_size
 from spark3r.reconstruction import Reconstruction
 from tests.viewer.conftest import some_file, wait_until
 from viewer.engine import Engine, RunQueue

@@ -14,7 +14,7 @@ from spark3r.frames import Frames
 from spark3r.geometry import Similarity, align_cameras
 from spark3r.inference import Progress, reconstruct
 from spark3r.measure import machine
-from spark3r.metrics import Scores, evaluate
+from spark3r.metrics import Consistency, Scores, consistency, evaluate, match_features
 from spark3r.metrics.depth import depth_scale
 from spark3r.metrics.scores import none_if_undefined
 from spark3r.metrics.truth import Truth
@@ -42,6 +42,8 @@ class Difference:
     ate: float  # rmse of camera centres after Sim(3), world units of the dense run
     ate_relative: float  # ATE / path length of the dense run
     rotation_deg: float  # mean difference of orientations
+    auc_3: float  # relative poses of all pairs of frames, strict and loose; 1 is no difference
+    auc_30: float
     chamfer: float  # mean distance between the clouds, fraction of the scene diagonal
 
     def to_json(self) -> dict[str, float | None]:
@@ -60,6 +62,8 @@ class Comparison:
     dense_truth: Scores | None  # where the clip has a truth
     reduced_truth: Scores | None
     machine: dict[str, Any]
+    dense_consistency: Consistency  # with what the pictures show, by the same matches for both; needs no truth
+    reduced_consistency: Consistency
 
     @property
     def speedup_aggregator(self) -> float:
@@ -78,6 +82,7 @@ class Comparison:
             "rows": [cost_row(self.dense, self.dense), cost_row(self.reduced, self.dense)],
             "difference": self.difference.to_json(),
             "dense_reused": self.dense_reused,
+            "consistency": {"dense": self.dense_consistency.to_json(), "reduced": self.reduced_consistency.to_json()},
         }
         if self.dense_truth is not None and self.reduced_truth is not None:
             content["truth"] = {"dense": self.dense_truth.to_json(), "reduced": self.reduced_truth.to_json()}
@@ -114,6 +119,7 @@ def compare(
     if baseline is not None:
         _check_same_conditions(dense, reduced)
     reduced = reduced.transformed(alignment(reduced, dense))
+    matches = match_features(dense.images)
     return Comparison(
         dense,
         reduced,
@@ -122,6 +128,8 @@ def compare(
         dense_truth=None if truth is None else evaluate(dense, truth),
         reduced_truth=None if truth is None else evaluate(reduced, truth),
         machine=machine(network.device),
+        dense_consistency=consistency(dense, matches),
+        reduced_consistency=consistency(reduced, matches),
     )
 
 

@@ -72,13 +72,14 @@ def test_json_on_standard_output_stands_alone(clip, flags, capsys):
     assert content["rows"][0]["frames"] == 2
 
 
-def test_evaluate_scores_the_model_beside_guessing(clip, flags, tmp_path, capsys):
+def test_evaluate_scores_the_model_beside_the_trivial_baseline(clip, flags, tmp_path, capsys):
     target = tmp_path / "scores.json"
     assert main(["evaluate", str(clip), str(clip), *flags, "--schedule", "off", "--json", str(target)]) == 0
-    assert capsys.readouterr().out.count("constant depth, standing still") == 2
+    assert capsys.readouterr().out.count("constant depth, standing still") == 2 * 2  # scores, matched features
     content = json.loads(target.read_text())
     keys = """clip model policy query_factor kv_factor frames abs_rel delta_1_25 ate ate_relative rotation_deg
-        accuracy completeness normal_consistency"""
+        auc_3 auc_30 accuracy completeness normal_consistency epipolar_px below_1px below_2px below_4px reprojection_px
+        matches"""
     assert list(content["rows"][0]) == keys.split()
     assert content["rows"][0]["clip"] == "room"
     assert content["baselines"][0]["abs_rel"] == pytest.approx(0.35, abs=0.2)

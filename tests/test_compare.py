@@ -69,7 +69,8 @@ def test_alignment_leaves_out_broken_cameras():
 def test_a_result_does_not_differ_from_itself():
     scene = reconstruction(6)
     differences = difference(scene.transformed(ANYWHERE), scene)
-    assert max(dataclasses.astuple(differences)) < 1e-4
+    assert (differences.auc_3, differences.auc_30) == pytest.approx((1, 1), abs=1e-4)
+    assert max(dataclasses.astuple(dataclasses.replace(differences, auc_3=0, auc_30=0))) < 1e-4
 
 
 def test_both_runs_stand_in_one_world(comparison):
@@ -84,8 +85,10 @@ def test_both_runs_stand_in_one_world(comparison):
 
 def test_the_json_has_the_agreed_keys(comparison):
     content = json.loads(json.dumps(comparison.to_json(), allow_nan=False))
-    assert set(content) == {"machine", "rows", "difference", "dense_reused"}
-    assert set(content["difference"]) == {"abs_rel", "ate", "ate_relative", "rotation_deg", "chamfer"}
+    assert set(content) == {"machine", "rows", "difference", "dense_reused", "consistency"}
+    differences = "abs_rel ate ate_relative rotation_deg auc_3 auc_30 chamfer"
+    assert list(content["difference"]) == differences.split()
+    assert set(content["consistency"]) == {"dense", "reduced"}
     keys = """model policy query_factor kv_factor frames height width dtype device kernel decode_ms preprocess_ms
         encoder_ms frame_attention_ms global_attention_ms matching_ms heads_ms aggregator_ms total_ms peak_bytes
         speedup_aggregator speedup_total"""

@@ -1,4 +1,4 @@
-"""Quality on scenes a model never saw: the same walks at several lengths, under several schedules, beside guessing."""
+"""Quality on scenes a model never saw: the same walks at several lengths, under several schedules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ import torch
 from spark3r.compare import policy_name
 from spark3r.estimate import network_size
 from spark3r.inference import reconstruct
-from spark3r.metrics import ConfidenceCurve, confidence_curve, evaluate, guess_scores
+from spark3r.metrics import (
+    ConfidenceCurve,
+    confidence_curve,
+    consistency,
+    evaluate,
+    match_features,
+    trivial_baseline,
+    trivial_scores,
+)
 from spark3r.metrics.confidence import BINS, MEASURES, STEP
 from spark3r.metrics.scores import none_if_undefined
 from spark3r.metrics.truth import Truth
@@ -31,9 +39,12 @@ PATH_FRAMES = 32  # a path is drawn as for a training clip of so many frames, th
 BREADTH = 0.8  # as in validation: turns up to 0.8 × 120°
 LENGTHS = (32, 120, 300)
 SCHEDULES = ("dense", "auto")
-GUESS = "guess"  # the schedule's place in rows of guessing: constant depth, standing still
+BASELINE = "trivial"  # the schedule's place in rows of the trivial baseline: constant depth, standing still
 
-SCORES = ("abs_rel", "delta_1_25", "rotation_deg", "ate_relative", "accuracy", "completeness", "normal_consistency")
+SCORES = (
+    *("abs_rel", "delta_1_25", "rotation_deg", "ate_relative", "auc_3", "auc_30"),
+    *("accuracy", "completeness", "normal_consistency", "epipolar_px", "reprojection_px"),
+)
 
 Schedules = Callable[[int], Mapping[str, ReductionSchedule]]  # by name, for a clip of so many frames
 
@@ -42,7 +53,7 @@ Schedules = Callable[[int], Mapping[str, ReductionSchedule]]  # by name, for a c
 class Study:
     """What was measured so far."""
 
-    rows: list[dict[str, Any]] = field(default_factory=list)  # one per clip, length and schedule, guesses included
+    rows: list[dict[str, Any]] = field(default_factory=list)  # one per clip, length and schedule; BASELINE among them
     curves: dict[tuple[int, str], ConfidenceCurve] = field(default_factory=dict)  # by length and schedule
 
     def summary(self) -> list[dict[str, Any]]:
@@ -98,7 +109,7 @@ def _scored(
     resolution: int | None,
     progress: Callable[[str], None] | None,
 ) -> Iterator[tuple[str, dict[str, Any], ConfidenceCurve | None]]:
-    """Name, row and curve of each schedule on one clip at one length, then those of guessing, which has no curve."""
+    """Name, row and curve of each schedule on one clip at one length, then those of BASELINE, which has no curve."""
 
     def tell(what: str) -> None:
         if progress is not None:
@@ -106,16 +117,18 @@ def _scored(
 
     tell("rendering")
     images, truth = filmed(take, about["clip"], about["frames"], *_picture_size(network, resolution))
-    scene = None
+    scene, matches = None, match_features(images)
     for name, schedule in schedules.items():
         tell(name)
         scene = reconstruct(images, network, schedule, resolution=resolution)
         factors = {"query_factor": schedule.query_factor, "kv_factor": schedule.kv_factor}
         kind = {"schedule": name, "policy": policy_name(schedule), **factors}
-        yield name, {**about, **kind, **evaluate(scene, truth).to_json()}, confidence_curve(scene, truth)
+        scores = {**evaluate(scene, truth).to_json(), **consistency(scene, matches).to_json()}
+        yield name, {**about, **kind, **scores}, confidence_curve(scene, truth)
     if scene is not None:
-        tell(GUESS)
-        yield GUESS, {**about, "schedule": GUESS, **guess_scores(scene, truth).to_json()}, None
+        tell(BASELINE)
+        scores = {**trivial_scores(scene, truth).to_json(), **consistency(trivial_baseline(scene), matches).to_json()}
+        yield BASELINE, {**about, "schedule": BASELINE, **scores}, None
 
 
 def filmed(take: sequences.Take, seed: int, frames: int, height: int, width: int) -> tuple[np.ndarray, Truth]:

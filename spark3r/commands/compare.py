@@ -4,7 +4,13 @@ from dataclasses import dataclass
 
 import tyro
 
-from spark3r.commands.evaluate import SCORE_COLUMNS, clip_source, score_cells
+from spark3r.commands.evaluate import (
+    CONSISTENCY_COLUMNS,
+    SCORE_COLUMNS,
+    clip_source,
+    consistency_cells,
+    score_cells,
+)
 from spark3r.commands.options import RunOptions, Source
 from spark3r.commands.report import Report, byte_count, conditions, factor, milliseconds, number, table
 from spark3r.compare import Comparison, compare
@@ -47,6 +53,7 @@ def comparison_text(comparison: Comparison) -> str:
         _costs(comparison),
         _differences(comparison),
         _truth(comparison),
+        _consistency(comparison),
         conditions(comparison.machine, row),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -73,10 +80,19 @@ def _differences(comparison: Comparison) -> str:
             ("depth (mean relative)", number(moved.abs_rel)),
             ("camera path (ATE / length)", number(moved.ate_relative)),
             ("camera rotation (mean, °)", number(moved.rotation_deg, 3)),
+            ("relative poses (AUC@3°, AUC@30°)", f"{number(moved.auc_3, 3)}, {number(moved.auc_30, 3)}"),
             ("cloud (Chamfer / diagonal)", number(moved.chamfer)),
         ],
         header=("reduced against dense", "difference"),
     )
+
+
+def _consistency(comparison: Comparison) -> str:
+    rows = [
+        ("dense", *consistency_cells(comparison.dense_consistency)),
+        ("reduced", *consistency_cells(comparison.reduced_consistency)),
+    ]
+    return table(rows, header=("against matched features", *CONSISTENCY_COLUMNS))
 
 
 def _truth(comparison: Comparison) -> str:

@@ -11,7 +11,7 @@ import tyro
 
 from spark3r.benchmark.chart import draw_confidence
 from spark3r.benchmark.speed import named_schedule
-from spark3r.benchmark.unseen import FIRST_SEED, GUESS, LENGTHS, SCHEDULES, Study, study_unseen
+from spark3r.benchmark.unseen import BASELINE, FIRST_SEED, LENGTHS, SCHEDULES, Study, study_unseen
 from spark3r.commands.benchmark import command_line
 from spark3r.commands.options import RunOptions, UsageError, shown_as
 from spark3r.commands.report import Report, number, table
@@ -20,27 +20,41 @@ from spark3r.errors import InputError
 from spark3r.examples import load_truth
 from spark3r.inference import reconstruct
 from spark3r.measure import machine
-from spark3r.metrics import Scores, evaluate, guess_scores
+from spark3r.metrics import Consistency, Scores, consistency, evaluate, match_features, trivial_baseline, trivial_scores
 from spark3r.models.network import Network
 from spark3r.reduction import ReductionSchedule
 
-GUESSING = "constant depth, standing still"
+TRIVIAL = "constant depth, standing still"
 
-SCORE_COLUMNS = ("AbsRel", "δ<1.25", "ATE", "ATE/path", "rotation °", "accuracy", "completeness", "normals")
+SCORE_COLUMNS = (
+    *("AbsRel", "δ<1.25", "ATE", "ATE/path", "rotation °", "AUC@3°", "AUC@30°"),
+    *("accuracy", "completeness", "normals"),
+)
+CONSISTENCY_COLUMNS = ("epipolar px", "< 1 px", "< 2 px", "< 4 px", "reprojection px", "matches")
 
-UNSEEN_COLUMNS = {"abs_rel": "AbsRel", "delta_1_25": "δ<1.25", "rotation_deg": "rotation °", "ate_relative": "ATE/path"}
+UNSEEN_COLUMNS = {
+    "abs_rel": "AbsRel",
+    "delta_1_25": "δ<1.25",
+    "rotation_deg": "rotation °",
+    "ate_relative": "ATE/path",
+    "auc_3": "AUC@3°",
+    "auc_30": "AUC@30°",
+    "epipolar_px": "epipolar px",
+}
 CONFIDENCE_COLUMNS = {"abs_rel": "AbsRel", "wrong": "depth > 10 % off", "misplaced": "misplaced", "flying": "flying"}
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One clip: the model's scores, and those of guessing."""
+    """One clip: the model's scores, and those of the trivial baseline."""
 
     clip: str
     frames: int
     schedule: ReductionSchedule
     scores: Scores
-    guessed: Scores
+    consistency: Consistency
+    trivial: Scores
+    trivial_consistency: Consistency
 
     def row(self, model: str) -> dict[str, Any]:
         """The model's scores as a row of `evaluate --json`."""
@@ -53,16 +67,18 @@ class Evaluated:
             "kv_factor": schedule.kv_factor,
             "frames": self.frames,
             **self.scores.to_json(),
+            **self.consistency.to_json(),
         }
 
     def baseline(self) -> dict[str, Any]:
-        """The scores of guessing, for the same frames."""
-        return {"clip": self.clip, "model": GUESSING, "frames": self.frames, **self.guessed.to_json()}
+        """The scores of the trivial baseline, for the same frames."""
+        scores = {**self.trivial.to_json(), **self.trivial_consistency.to_json()}
+        return {"clip": self.clip, "model": TRIVIAL, "frames": self.frames, **scores}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(RunOptions):
-    """Score a model and schedules against exact truth, beside the scores of guessing.
+    """Score a model and schedules against exact truth, beside the scores of the trivial baseline.
 
     Either on clip folders: each holds rgb/000000.png … or video.mp4, and truth.npz (depth, world_from_camera,
     intrinsics) or the recipe it was rendered from. Or, with --unseen, on rendered clips that nothing was trained or
@@ -133,12 +149,13 @@ class Evaluate(RunOptions):
         if truth is None:
             raise InputError(f"{folder} has no truth: evaluate needs a truth.npz (or recipe.json) beside the frames")
         truth = truth.select(frames.indices)
-        found, guessed = [], None
+        found, trivial, matches = [], None, match_features(frames.images)
         for schedule in self.schedules(len(frames), network).values():
             scene = reconstruct(frames, network, schedule, resolution=self.resolution, progress=report.progress)
             report.doing(f"{folder}: scores")
-            guessed = guessed or guess_scores(scene, truth)
-            found.append(Evaluated(folder.name, len(scene), schedule, evaluate(scene, truth), guessed))
+            trivial = trivial or (trivial_scores(scene, truth), consistency(trivial_baseline(scene), matches))
+            scores = evaluate(scene, truth), consistency(scene, matches)
+            found.append(Evaluated(folder.name, len(scene), schedule, *scores, *trivial))
         return found
 
     def _study(self, count: int, network: Network, report: Report) -> None:
@@ -166,14 +183,20 @@ class Evaluate(RunOptions):
 
 
 def evaluation_text(clips: list[Evaluated], model: str) -> str:
-    """The table for a person: per clip the model, then the guess."""
-    rows = []
+    """The table for a person: per clip the model, then the trivial baseline."""
+    rows, fits = [], []
     for clip in clips:
         rows.append((clip.clip, model, str(clip.frames), *score_cells(clip.scores)))
-        rows.append(("", GUESSING, "", *score_cells(clip.guessed)))
+        rows.append(("", TRIVIAL, "", *score_cells(clip.trivial)))
+        fits.append((clip.clip, model, *consistency_cells(clip.consistency)))
+        fits.append(("", TRIVIAL, *consistency_cells(clip.trivial_consistency)))
     schedules = "\n".join(sorted({f"{model}: {clip.schedule}" for clip in clips}))
     units = "accuracy and completeness: parts of the scene diagonal; ATE: units of the truth"
-    return f"{table(rows, header=('clip', 'model', 'frames', *SCORE_COLUMNS))}\n\n{schedules}\n{units}"
+    return "\n\n".join([
+        table(rows, header=("clip", "model", "frames", *SCORE_COLUMNS)),
+        table(fits, header=("matched features", "model", *CONSISTENCY_COLUMNS)),
+        f"{schedules}\n{units}",
+    ])  # fmt: skip
 
 
 def score_cells(scores: Scores) -> tuple[str, ...]:
@@ -184,10 +207,18 @@ def score_cells(scores: Scores) -> tuple[str, ...]:
         number(scores.ate),
         number(scores.ate_relative),
         number(scores.rotation_deg, 2),
+        number(scores.auc_3, 3),
+        number(scores.auc_30, 3),
         number(scores.accuracy),
         number(scores.completeness),
         number(scores.normal_consistency, 3),
     )
+
+
+def consistency_cells(fit: Consistency) -> tuple[str, ...]:
+    """The cells under CONSISTENCY_COLUMNS."""
+    shares = (f"{share:.1%}" if fit.matches else "–" for share in (fit.below_1px, fit.below_2px, fit.below_4px))
+    return number(fit.epipolar_px, 2), *shares, number(fit.reprojection_px, 2), str(fit.matches)
 
 
 def clip_source(folder: str | Path) -> Path:
@@ -212,7 +243,7 @@ def unseen_text(study: Study) -> str:
     hidden = study.confidence()[0]["hidden_percentile"]
     return (
         f"{table(quality, header=('frames', 'schedule', *UNSEEN_COLUMNS.values()))}\n"
-        f"mean / median over clips; {GUESS}: {GUESSING}\n"
+        f"mean / median over clips; {BASELINE}: {TRIVIAL}\n"
         "AbsRel and δ after one median scale per clip; rotation: mean over frames after the one rotation that fits\n"
         "best; ATE: rmse of camera centres after Sim(3)\n\n"
         f"{table(confidence, header=('frames', 'schedule', *CONFIDENCE_COLUMNS.values()))}\n"
@@ -230,7 +261,7 @@ def caption_of(about: dict[str, Any], count: int) -> str:
 
 
 def _mean_median(row: dict[str, Any], score: str) -> str:
-    digits = {"delta_1_25": 3, "rotation_deg": 2}.get(score, 4)
+    digits = {"delta_1_25": 3, "rotation_deg": 2, "auc_3": 3, "auc_30": 3, "epipolar_px": 2}.get(score, 4)
     return f"{number(row['mean'][score], digits)} / {number(row['median'][score], digits)}"
 
 

@@ -1,6 +1,18 @@
-"""How far a reconstruction is from the truth, or from another reconstruction."""
+"""How far a reconstruction is from the truth, from another reconstruction, or from what its pictures show."""
 
 from spark3r.metrics.confidence import ConfidenceCurve, confidence_curve
-from spark3r.metrics.scores import Scores, evaluate, guess, guess_scores
+from spark3r.metrics.consistency import Consistency, Matches, consistency, match_features
+from spark3r.metrics.scores import Scores, evaluate, trivial_baseline, trivial_scores
 
-__all__ = ["Scores", "evaluate", "guess", "guess_scores", "ConfidenceCurve", "confidence_curve"]
+__all__ = [
+    "ConfidenceCurve",
+    "Consistency",
+    "Matches",
+    "Scores",
+    "confidence_curve",
+    "consistency",
+    "evaluate",
+    "match_features",
+    "trivial_baseline",
+    "trivial_scores",
+]

@@ -140,7 +140,7 @@ def _neighbour_errors(
 
     diagonal = _diagonal(true_points)
     to_truth, nearest_true = KDTree(true_points, LEAF).query(points)
-    distinct, first = np.unique(points, axis=0, return_index=True)  # a guess says the same in every frame
+    distinct, first = np.unique(points, axis=0, return_index=True)  # a trivial baseline says the same in every frame
     to_prediction, nearest = KDTree(distinct, LEAF).query(true_points)
     agreement = np.abs((normals * true_normals[nearest_true]).sum(-1)).mean()
     agreement_back = np.abs((true_normals * normals[first[nearest]]).sum(-1)).mean()

@@ -1,4 +1,4 @@
-"""All metrics of one reconstruction, and those of guessing."""
+"""All metrics of one reconstruction, and those of the trivial baseline."""
 
 import dataclasses
 import math
@@ -23,6 +23,8 @@ class Scores:
     ate: float  # rmse of camera centres after Sim(3), world units of the reference
     ate_relative: float  # ATE / path length of the reference
     rotation_deg: float  # mean orientation error after alignment of the orientations
+    auc_3: float  # relative poses of all pairs of frames: area under the accuracy curve up to 3°; 1 is perfect
+    auc_30: float  # the same up to 30°
     accuracy: float  # mean distance prediction → truth of the fused cloud, fraction of the scene diagonal
     completeness: float  # mean distance truth → prediction, fraction of the scene diagonal
     normal_consistency: float  # mean |cosine| of neighbouring normals; 1 is perfect
@@ -64,7 +66,7 @@ def matched(truth: Truth, reconstruction: Reconstruction) -> Truth:
     return truth.resized(reconstruction.height, reconstruction.width)
 
 
-def guess(reconstruction: Reconstruction) -> Reconstruction:
+def trivial_baseline(reconstruction: Reconstruction) -> Reconstruction:
     """What anybody can say without looking: constant depth and a camera that stands still.
 
     Its lens is the median of those found, so that all frames give the same few points.
@@ -78,9 +80,9 @@ def guess(reconstruction: Reconstruction) -> Reconstruction:
     )
 
 
-def guess_scores(reconstruction: Reconstruction, truth: Truth) -> Scores:
-    """The scores of `guess` for the same clip: the level from which a model begins to know something."""
-    return evaluate(guess(reconstruction), truth)
+def trivial_scores(reconstruction: Reconstruction, truth: Truth) -> Scores:
+    """The scores of `trivial_baseline` for the same clip: the level from which a model begins to know something."""
+    return evaluate(trivial_baseline(reconstruction), truth)
 
 
 def view_of(scene: Reconstruction | Truth) -> View:

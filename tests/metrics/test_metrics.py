@@ -8,16 +8,16 @@ import pytest
 
 from spark3r.errors import InputError
 from spark3r.geometry import Similarity
-from spark3r.metrics import Scores, evaluate, guess, guess_scores
+from spark3r.metrics import Scores, evaluate, trivial_baseline, trivial_scores
 from spark3r.metrics.cloud import align_points
 from spark3r.metrics.depth import depth_errors, depth_scale
-from spark3r.metrics.trajectory import path_length, trajectory_errors
+from spark3r.metrics.trajectory import MOST_FRAMES, pair_errors, path_length, pose_auc, trajectory_errors
 from spark3r.metrics.truth import Truth
 from spark3r.reconstruction import Reconstruction
 from tests.analytic import reconstruction, room_walk, turned
 
 ANYWHERE = Similarity(3.7, turned(np.array([3, -1, 2]), 140), np.array([10.0, -4, 6]))
-PERFECT = Scores(0, 1, 0, 0, 0, 0, 0, 1)
+PERFECT = Scores(0, 1, 0, 0, 0, 1, 1, 0, 0, 1)
 
 
 def truth_of(scene: Reconstruction) -> Truth:
@@ -50,7 +50,7 @@ def test_one_frame_has_no_path_but_all_else():
     scores = evaluate(scene.transformed(ANYWHERE), truth_of(scene))
     assert math.isnan(scores.ate_relative)
     assert scores.to_json()["ate_relative"] is None
-    assert_close(dataclasses.replace(scores, ate_relative=0.0), PERFECT, 1e-4)
+    assert_close(dataclasses.replace(scores, ate_relative=0.0, auc_3=1.0, auc_30=1.0), PERFECT, 1e-4)
 
 
 def test_scores_do_not_depend_on_the_world_of_the_result():
@@ -104,6 +104,40 @@ def test_ate_is_the_number_of_evo():
     assert errors.rotation_deg == pytest.approx(np.abs(2 * np.arange(9) - 8).mean(), abs=1e-5)
 
 
+def test_pose_auc_is_the_area_under_the_curve():
+    assert pose_auc(np.array([0.0, 1.5, 3.0, 90.0]), 3) == pytest.approx((1 + 0.5 + 0 + 0) / 4)
+    assert pose_auc(np.array([3.0]), 30) == pytest.approx(0.9)
+    assert np.isnan(pose_auc(np.empty(0), 3))
+
+
+def test_strict_and_loose_pose_scores_tell_a_small_error_apart():
+    true = room_walk(9)[1].astype(np.float64)
+    bent = true.copy()
+    for i, camera in enumerate(bent):
+        camera[:3, :3] = camera[:3, :3] @ turned(np.array([1, 0, 0]), 2 * (-1) ** i)
+    errors = trajectory_errors(bent, true)
+    assert errors.auc_30 > 0.85
+    assert errors.auc_3 < 0.4
+
+
+def test_a_pair_is_as_wrong_as_the_worse_of_its_turn_and_its_direction():
+    true = np.tile(np.eye(4), (3, 1, 1))
+    true[:, 0, 3] = [0, 1, 1]  # the last two stand at one place
+    found = true.copy()
+    found[1, :3, 3], found[2, :3, 3] = [1, 1, 0], [1, 1, 0.5]  # 45° off
+    found[2, :3, :3] = turned(np.array([0, 0, 1]), 10)
+    toward = np.degrees(np.arccos(1 / np.sqrt(2.25)))
+    np.testing.assert_allclose(pair_errors(found, true), [45, toward, 10], atol=1e-6)
+    still = np.tile(np.eye(4), (3, 1, 1))
+    np.testing.assert_allclose(pair_errors(still, true), [180, 180, 0], atol=1e-6)
+
+
+def test_long_clips_are_scored_by_frames_spread_over_them():
+    true = room_walk(700, 2, 2)[1]
+    assert len(pair_errors(true, true)) == MOST_FRAMES * (MOST_FRAMES - 1) / 2
+    assert pair_errors(true, true).max() < 0.5
+
+
 def test_broken_cameras_are_undefined_not_a_crash():
     true = room_walk(4)[1]
     broken = true.copy()
@@ -153,12 +187,12 @@ def test_truth_of_the_whole_clip_is_matched_by_index_and_size():
         evaluate(dataclasses.replace(few, indices=np.array([1, 4, 9])), clip.select(np.arange(8)))
 
 
-def test_guessing_is_worse_than_looking_and_knows_nothing():
+def test_the_trivial_baseline_is_worse_than_looking_and_knows_nothing():
     scene = reconstruction(8)
-    looked, guessed = evaluate(disturbed(scene, 0.05), truth_of(scene)), guess_scores(scene, truth_of(scene))
-    assert guessed.abs_rel > 2 * looked.abs_rel
-    assert guessed.rotation_deg > 2 * looked.rotation_deg
-    assert guessed.ate > 2 * looked.ate
-    assert guessed.accuracy > looked.accuracy
-    assert np.unique(guess(scene).depth).size == 1
-    assert path_length(guess(scene).world_from_camera) == 0
+    looked, trivial = evaluate(disturbed(scene, 0.05), truth_of(scene)), trivial_scores(scene, truth_of(scene))
+    assert trivial.abs_rel > 2 * looked.abs_rel
+    assert trivial.rotation_deg > 2 * looked.rotation_deg
+    assert trivial.ate > 2 * looked.ate
+    assert trivial.accuracy > looked.accuracy
+    assert np.unique(trivial_baseline(scene).depth).size == 1
+    assert path_length(trivial_baseline(scene).world_from_camera) == 0

@@ -6,7 +6,7 @@
 
 from spark3r.errors import Cancelled, CheckpointError, DoesNotFit, InputError
 from spark3r.estimate import Estimate, estimate, network_size, schedule_for
-from spark3r.frames import Frames, describe_source, planned_frames, read_frames
+from spark3r.frames import Frames, describe_source, frames_for, planned_frames, read_frames
 from spark3r.inference import Progress, reconstruct
 from spark3r.models.checkpoints import ModelCard, list_models, load_model
 from spark3r.plugin import Acceleration, accelerate
@@ -28,6 +28,7 @@ __all__ = [
     "accelerate",
     "describe_source",
     "estimate",
+    "frames_for",
     "list_models",
     "load_model",
     "network_size",

@@ -6,7 +6,6 @@ others stand in line and see their place.
 """
 
 import logging
-import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -18,9 +17,8 @@ from typing import Any
 
 from spark3r.compare import Comparison, compare, warm_up
 from spark3r.errors import Cancelled, InputError
-from spark3r.estimate import network_size
 from spark3r.examples import load_truth
-from spark3r.frames import Frames, SourceInfo, read_frames
+from spark3r.frames import Frames, SourceInfo, frames_for
 from spark3r.geometry import Similarity
 from spark3r.inference import Progress, reconstruct
 from spark3r.metrics import evaluate
@@ -33,7 +31,6 @@ from viewer.engine import Engine
 from viewer.scene import Ranges, viewer_from_world
 from viewer.state import ReductionSettings, RunReport, SamplingSettings, Side, SideReport
 
-SMALLEST_READ = 64  # pixels: the least that `read_frames` accepts
 KEPT_BASELINES = 3  # dense results one visitor keeps, so that going back to an earlier clip costs nothing
 
 log = logging.getLogger(__name__)
@@ -169,15 +166,15 @@ class Run:
     def _read(self, model: Network) -> Frames:
         sampling, clip = self._request.sampling, self._request.clip
         self._tell(doing="Reading the clip")
-        size = _size_to_read(model, self._request)
 
         def read() -> Frames:
-            return read_frames(
-                clip.source, max_frames=sampling.max_frames, fps=sampling.fps or None, resolution=size,
+            return frames_for(
+                clip.source, model,
+                max_frames=sampling.max_frames, fps=sampling.fps or None, resolution=sampling.resolution or None,
                 progress=self._count_frames, cancel=self._cancel.is_set,
             )  # fmt: skip
 
-        frames = self._memory.frames((clip, sampling.max_frames, sampling.fps, size), read)
+        frames = self._memory.frames((clip, sampling), read)
         self._check()
         return frames
 
@@ -266,13 +263,6 @@ def _truth(path: Path, height: int, width: int) -> Truth | None:
 
 def _reused(baseline: Baseline) -> SideReport:
     return SideReport("reused", fraction=1.0, cost=baseline.scene.cost)
-
-
-def _size_to_read(model: Network, request: RunRequest) -> int:
-    """Longer side in pixels at which both sides of a frame are at least as long as the network's input."""
-    height, width = request.info.height, request.info.width
-    wanted = network_size(model, height, width, request.sampling.resolution or None)
-    return max(SMALLEST_READ, math.ceil(max(height, width) * max(wanted[0] / height, wanted[1] / width)))
 
 
 def _digest(frames: Frames) -> bytes:

@@ -10,7 +10,7 @@ import tyro
 from spark3r.benchmark.speed import named_schedule
 from spark3r.errors import InputError
 from spark3r.estimate import network_size
-from spark3r.frames import Frames, describe_source, read_frames
+from spark3r.frames import Frames, frames_for
 from spark3r.models.checkpoints import load_model
 from spark3r.models.network import Network
 from spark3r.reduction import ReductionSchedule
@@ -71,10 +71,8 @@ class RunOptions(OutputOptions):
         return load_model(self.model, self.device, self.dtype)
 
     def read(self, source: str | Path | Sequence[str | Path], network: Network) -> Frames:
-        """The frames, stored no larger than the network will see them."""
-        info = describe_source(source)
-        size = network_size(network, info.height, info.width, self.resolution)
-        return read_frames(source, max_frames=self.max_frames, fps=self.fps, resolution=max(size))
+        """The frames that the flags ask for, as the network needs them."""
+        return frames_for(source, network, max_frames=self.max_frames, fps=self.fps, resolution=self.resolution)
 
     def size(self, frames: Frames, network: Network) -> tuple[int, int]:
         """(H, W) of the network's input, at which depth comes out."""

@@ -13,7 +13,7 @@ from spark3r.compare import difference
 from spark3r.estimate import network_size
 from spark3r.examples import load_truth
 from spark3r.files import replacing
-from spark3r.frames import Frames, describe_source, read_frames
+from spark3r.frames import Frames, frames_for
 from spark3r.inference import reconstruct
 from spark3r.metrics import evaluate
 from spark3r.metrics.truth import Truth
@@ -54,11 +54,12 @@ class ProbeLayers(OutputOptions):
         report = Report(self)
         report.doing("loading the model")
         network = load_model(self.model, self.device, self.dtype)
-        info = describe_source(clip_source(self.input))
-        size = network_size(network, info.height, info.width, self.resolution)
-        frames = read_frames(clip_source(self.input), max_frames=self.max_frames, resolution=max(size))
+        frames = frames_for(
+            clip_source(self.input), network, max_frames=self.max_frames, resolution=self.resolution
+        )  # fmt: skip
         report.notes(frames)
         report.doing("truth")
+        size = network_size(network, *frames.images.shape[1:3], self.resolution)
         truth = load_truth(self.input, size=size)
         found = self._probe(network, frames, truth, report)
         schedule = found.schedule(len(frames))

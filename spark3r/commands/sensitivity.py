@@ -15,7 +15,7 @@ from spark3r.commands.report import Report, table
 from spark3r.errors import InputError
 from spark3r.estimate import network_size
 from spark3r.examples import load_truth
-from spark3r.frames import describe_source, read_frames
+from spark3r.frames import describe_source, frames_for
 from spark3r.measure import machine
 from spark3r.models.checkpoints import load_model
 from spark3r.models.network import Network
@@ -72,7 +72,7 @@ def sample_of(folder: Path, length: int, network: Network, resolution: int | Non
     if info.frame_count < length:
         return None
     size = network_size(network, info.height, info.width, resolution)
-    frames = read_frames(clip_source(folder), max_frames=length, resolution=max(size))
+    frames = frames_for(clip_source(folder), network, max_frames=length, resolution=resolution)
     truth = load_truth(folder, size=size)
     if truth is None:
         raise InputError(f"{folder} has no truth: it needs a truth.npz (or recipe.json) beside the frames")

@@ -1,7 +1,8 @@
-"""The two public verbs: describe a source, read its frames."""
+"""The public verbs: describe a source, read its frames, read what a network needs of them."""
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from spark3r.frames.clip import Frames, SourceInfo
 from spark3r.frames.image import decode_image
 from spark3r.frames.photos import Decoded, Photos, read_photos
 from spark3r.frames.sampling import (
+    MIN_RESOLUTION,
     Watch,
     check_limits,
     check_memory,
@@ -67,6 +69,37 @@ def read_frames(
         else:
             decoded = read_photos(found.content, positions, resolution, watch)
     return _frames(found, decoded, info.fps, (time.perf_counter() - started) * 1000)
+
+
+class SeesFrames(Protocol):
+    """What `frames_for` has to know of a network."""
+
+    def needed_side(self, height: int, width: int, resolution: int | None = None) -> int:
+        """Longer side in pixels at which frames of this size have to be kept."""
+        ...
+
+
+def frames_for(
+    source: Source,
+    network: SeesFrames,
+    *,
+    max_frames: int | None = None,
+    fps: float | None = None,
+    resolution: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    cancel: Callable[[], bool] | None = None,
+) -> Frames:
+    """The frames of a source as a network needs them: as small as they may be kept without losing what it would see.
+
+    resolution  of the network's input, as in `reconstruct`; None: the model's own
+    The rest, and what is raised, as in `read_frames`. Page and commands read by this function alone, so that the same
+    settings mean the same pixels everywhere.
+    """
+    info = describe_source(source)
+    side = max(MIN_RESOLUTION, network.needed_side(info.height, info.width, resolution))
+    return read_frames(
+        source, max_frames=max_frames, fps=fps, resolution=side, progress=progress, cancel=cancel
+    )  # fmt: skip
 
 
 def _frames(found: Opened, decoded: Decoded, fps: float | None, decode_ms: float) -> Frames:

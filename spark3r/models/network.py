@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from spark3r.attention import Linear, Planner, dense
 from spark3r.models import config as configs
+from spark3r.models import preprocess
 from spark3r.models.blocks import initialise
 from spark3r.models.config import ModelConfig
 from spark3r.models.encoder import Encoded, StemEncoder, VitEncoder
@@ -87,6 +88,10 @@ class Network(nn.Module):
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         return height // self.config.patch, width // self.config.patch
+
+    def needed_side(self, height: int, width: int, resolution: int | None = None) -> int:
+        """Longer side at which frames of this size have to be kept for this network (`preprocess.needed_side`)."""
+        return preprocess.needed_side(self.config, height, width, resolution)
 
     def set_dtype(self, dtype: torch.dtype) -> Network:
         """Linear and convolution weights in `dtype`; norms, positions, cameras and the last layers of depth stay

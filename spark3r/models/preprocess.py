@@ -93,6 +93,24 @@ def network_size(config: ModelConfig, height: int, width: int, resolution: int |
     return fitting(_whole(rule), height, width, _to_patch(rule, resolution)).size
 
 
+def needed_side(config: ModelConfig, height: int, width: int, resolution: int | None = None) -> int:
+    """Longer side in pixels at which images of this size have to be kept, so that `resize` gives them the size it gives
+    the originals and enlarges nothing that was large enough. Never more than the images have."""
+    wanted, whole = network_size(config, height, width, resolution), max(height, width)
+    plan = fitting(_whole(config.resize), height, width, _to_patch(config.resize, resolution))
+    rows, columns = (height, width) if plan.crop_before is None else plan.crop_before[2:]
+    scale = max(max(size[0] / rows, size[1] / columns) for size in plan.sizes)
+    side = min(whole, math.ceil(scale * whole - 1e-6))
+    while side < whole and network_size(config, *_kept_size(height, width, side), resolution) != wanted:
+        side += 1  # rounding has moved the aspect across the border between two grids of patches
+    return side
+
+
+def _kept_size(height: int, width: int, side: int) -> Size:
+    scale = side / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
 def resize(config: ModelConfig, images: np.ndarray, resolution: int | None = None) -> np.ndarray:
     """Frames of one size [S, H, W, 3] uint8 → the network's size, [S, *network_size, 3] uint8."""
     height, width = images.shape[1:3]

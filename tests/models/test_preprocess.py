@@ -5,17 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
-from spark3r import InputError
+from spark3r import InputError, frames_for
+from spark3r.frames.sampling import fitted_size
 from spark3r.models.config import ModelConfig
 from spark3r.models.families.da3 import DA3_SMALL
 from spark3r.models.families.mini import MINI_CONFIG
 from spark3r.models.families.omega import vggt_omega
 from spark3r.models.families.pi3 import pi3
 from spark3r.models.families.vggt import vggt
-from spark3r.models.preprocess import fit_set, network_size, resize
+from spark3r.models.network import Network
+from spark3r.models.preprocess import _cropped, fit_set, fitting, needed_side, network_size, resize
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "parity"
 CONFIGS = {"vggt": vggt(), "pi3": pi3(), "vggt_omega": vggt_omega(), "da3": DA3_SMALL}
@@ -77,3 +80,30 @@ def test_frames_that_fit_are_passed_on_as_they_are():
 def test_an_unusable_resolution_says_what_is_legal(resolution: int):
     with pytest.raises(InputError, match=r"must lie between 14 and 2048 pixels for vggt; 518"):
         network_size(vggt(), 480, 640, resolution)
+
+
+SHAPES = [(96, 128), (1080, 1920), (1920, 1080), (2000, 300), (300, 2000), (40, 40), (481, 641), (3024, 4032)]
+
+
+@pytest.mark.parametrize(("height", "width"), SHAPES)
+@pytest.mark.parametrize("config", [*CONFIGS.values(), MINI_CONFIG], ids=lambda config: config.name)
+@pytest.mark.parametrize("resolution", [None, 224])
+def test_kept_frames_give_the_size_of_the_originals_and_are_never_enlarged(
+    config: ModelConfig, height: int, width: int, resolution: int | None
+) -> None:
+    side = needed_side(config, height, width, resolution)
+    kept = fitted_size(width, height, side)[::-1]
+    assert side <= max(height, width)
+    assert network_size(config, *kept, resolution) == network_size(config, height, width, resolution)
+    if side < max(height, width):
+        plan = fitting(config.resize, *kept, resolution)
+        rows, columns = _cropped(np.empty((*kept, 3)), plan.crop_before).shape[:2]
+        # Whole pixels cannot keep every aspect: half a pixel may be missing on the shorter side.
+        assert all(rows >= size[0] - 0.5 and columns >= size[1] - 0.5 for size in plan.sizes[:1])
+
+
+def test_a_portrait_is_kept_as_wide_as_the_network_crops_it(tmp_path: Path) -> None:
+    """1080x1920 for VGGT: resized to 518x924, of which the middle 518 rows are seen; never 291x518, enlarged."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((1920, 1080, 3), np.uint8))
+    kept = frames_for(tmp_path, Network(replace(MINI_CONFIG, resize=CONFIGS["vggt"].resize))).images
+    assert kept.shape == (1, 924, 520, 3)

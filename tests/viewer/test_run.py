@@ -4,18 +4,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from spark3r.errors import Cancelled
-from spark3r.estimate import network_size
-from spark3r.frames import SourceInfo
 from spark3r.reconstruction import Reconstruction
 from tests.viewer.conftest import some_file, wait_until
 from viewer.engine import Engine, RunQueue
-from viewer.run import Baseline, Clip, Memory, Run, RunRequest, _size_to_read
+from viewer.run import Baseline, Clip, Memory, Run, RunRequest
 from viewer.state import Side
 
 RequestFor = Callable[..., RunRequest]
@@ -161,15 +158,3 @@ def test_a_waiting_run_says_so_and_can_be_stopped(engine: Engine, request_for: R
         thread.join(timeout=5)
         assert time.monotonic() - started < 2
     assert run.report.phase == "stopped"
-
-
-@pytest.mark.parametrize(("height", "width"), [(96, 128), (2000, 300), (300, 2000), (40, 40)])
-def test_frames_are_read_no_smaller_than_the_network_sees_them(
-    height: int, width: int, engine: Engine, request_for: RequestFor
-) -> None:
-    request = replace(request_for(), info=SourceInfo("images", 1, None, None, width, height))
-    model = engine.models.get(request.sampling.model)
-    scale = _size_to_read(model, request) / max(height, width)
-    wanted = network_size(model, height, width, request.sampling.resolution)
-    assert height * scale >= wanted[0] - 1e-6
-    assert width * scale >= wanted[1] - 1e-6

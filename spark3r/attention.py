@@ -6,7 +6,8 @@ In a global layer attention asks a reduction three things, on tokens, before pro
     x_kv = reduction.context(x)    # [B, N, C] → [B, K, C]
     y    = reduction.restore(out)  # [B, M, C] → [B, N, C], after the output projection
 
-so what is merged or pruned is never projected. `Reduction` itself is the identity: dense attention is the same path.
+so what is merged or pruned is never projected. A reduction that attends in several parts answers `attend` too.
+`Reduction` itself is the identity: dense attention is the same path.
 """
 
 from __future__ import annotations
@@ -74,6 +75,10 @@ class Reduction:
     def restore(self, out: Tensor) -> Tensor:
         return out
 
+    def attend(self, kernel: Kernel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention over what became of queries and context; a reduction may have it in several parts."""
+        return kernel(q, k, v)
+
     def query_rotation(self, rotation: P) -> P:
         return rotation
 
@@ -84,7 +89,8 @@ class Reduction:
 Planner = Callable[[Tensor, TokenLayout, int], Reduction]
 """Looks at the tokens [B, N, C] entering global layer number `layer` and says how to reduce them."""
 
-Reduce = Callable[[Tensor], Reduction]
+LayerPlanner = Callable[[Tensor], Reduction]
+"""A planner of one layer of one clip: the tokens are all it still needs."""
 
 _DENSE = Reduction()
 
@@ -118,11 +124,15 @@ class Kernel(nn.Module):
         self.length_reference = length_reference
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        growth = max(0.0, math.log(k.shape[2] / self.length_reference))
-        scale = q.shape[-1] ** -0.5 * (1.0 + self.length_gain * growth)
+        scale = self.scale(q.shape[-1], k.shape[2])
         if _prefers_matmuls(q):
             return _attend_in_cache(q, k, v, scale)
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
+
+    def scale(self, width: int, keys: int) -> float:
+        """What scores of heads so wide are multiplied by when a query sees so many keys."""
+        growth = max(0.0, math.log(keys / self.length_reference))
+        return width**-0.5 * (1.0 + self.length_gain * growth)
 
 
 _torch_alone: ContextVar[bool] = ContextVar("torch_alone", default=False)
@@ -215,16 +225,16 @@ class Attention(nn.Module):
         self,
         x: Tensor,  # [B, N, C]
         rotation: Rotation | None = None,  # [N, …], the rows of these tokens
-        reduce: Reduce = no_reduction,
+        plan: LayerPlanner = no_reduction,
     ) -> Tensor:  # [B, N, C]
-        reduction = reduce(x)
+        reduction = plan(x)
         x_q, x_kv = reduction.queries(x), reduction.context(x)
         q, k, v = self._project(x_q, x_kv)
         q, k, v = self._normed(self.q_norm, q), self._normed(self.k_norm, k), v.transpose(1, 2)
         if rotation is not None:
             q = reduction.query_rotation(rotation).apply(q)
             k = reduction.context_rotation(rotation).apply(k)
-        out = self.kernel(q.to(v.dtype), k.to(v.dtype), v)
+        out = reduction.attend(self.kernel, q.to(v.dtype), k.to(v.dtype), v)
         return reduction.restore(self.proj(out.transpose(1, 2).flatten(2)))
 
     def _project(self, x_q: Tensor, x_kv: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -22,7 +22,7 @@ from spark3r.models.config import VitConfig
 from spark3r.models.cost import FRAMES_AT_ONCE, head_frames, head_work
 from spark3r.models.network import Network
 from spark3r.reconstruction import Cost, Reconstruction
-from spark3r.reduction import Reducer, ReductionSchedule
+from spark3r.reduction import ReductionSchedule, SchedulePlanner
 from spark3r.tokens import TokenLayout
 
 
@@ -180,7 +180,7 @@ class _Run:
         return np.concatenate(images), tokens, torch.cat(skips) if skips else None
 
     def _aggregate(self, tokens: Tensor) -> list[Tensor]:
-        plan = self.meter.timed(Reducer(self.schedule, match_dtype=self.network.dtype))
+        plan = self.meter.timed(SchedulePlanner(self.schedule, match_dtype=self.network.dtype))
         scopes = [block.scope for block in self.network.config.blocks]
         remaining = iter(scopes)
         with self.meter.watching(self.network.trunk.blocks, scopes, lambda: self._step(next(remaining))):

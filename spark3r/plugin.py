@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from spark3r.attention import Kernel, Reduction
 from spark3r.errors import InputError
 from spark3r.models.registry import ENTRIES
-from spark3r.reduction import Reducer, ReductionSchedule
+from spark3r.reduction import ReductionSchedule, SchedulePlanner
 from spark3r.tokens import TokenLayout
 
 _MARK = "_spark3r"
@@ -193,7 +193,7 @@ class Acceleration:
                 "model: call the model with its images, or undo() first"
             )
         schedule = self.schedule_for(self.layout.frames)
-        return Reducer(schedule, match_dtype=_working_dtype(x))(x, self.layout, layer)
+        return SchedulePlanner(schedule, match_dtype=_working_dtype(x))(x, self.layout, layer)
 
     def attend(self, attn: Any, x: Tensor, positions: Tensor | None, reduction: Reduction) -> Tensor:
         """The official attention on reduced tokens, with its own weights, norms and rotary embedding."""
@@ -204,7 +204,7 @@ class Acceleration:
             places = _Positions(positions)
             q = attn.rope(q, reduction.query_rotation(places).index)
             k = attn.rope(k, reduction.context_rotation(places).index)
-        out = self._kernel(q.to(v.dtype), k.to(v.dtype), v)
+        out = reduction.attend(self._kernel, q.to(v.dtype), k.to(v.dtype), v)
         return reduction.restore(attn.proj_drop(attn.proj(out.transpose(1, 2).flatten(2))))
 
 

@@ -230,7 +230,7 @@ def test_flags_without_meaning_are_usage_errors():
 
 @pytest.mark.parametrize("frames", [1, 7, 12])
 def test_every_alternative_is_a_whole_reduction(network: Network, frames: int):
-    """Specials stay themselves, every token gets an answer, and only the shipped one is what Reducer does."""
+    """Specials stay themselves, every token gets an answer, and only the shipped one is what SchedulePlanner does."""
     layout = TokenLayout(frames, SPECIAL, (2, 3), frames // 2)
     x = torch.randn(1, layout.total, WIDTH, generator=torch.Generator().manual_seed(frames))
     rotation = grid_rotation(layout.grid, SPECIAL, 48, x.device).repeated(frames)

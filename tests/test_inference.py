@@ -21,7 +21,7 @@ from spark3r.models.families.mini import MINI_CONFIG
 from spark3r.models.network import Network, build
 from spark3r.models.preprocess import to_tensor
 from spark3r.reconstruction import STAGES
-from spark3r.reduction import Reducer
+from spark3r.reduction import SchedulePlanner
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_bfloat16_stays_close_to_float32():
 
 def test_a_clip_is_reduced_alike_alone_and_in_a_batch(network: Network):
     images = torch.stack([to_tensor(clip(6)[order], network.device) for order in (slice(None), slice(None, None, -1))])
-    plan = Reducer(ReductionSchedule(2, 3, group_size=4))
+    plan = SchedulePlanner(ReductionSchedule(2, 3, group_size=4))
     with torch.inference_mode():
         both = network(images, plan)
         for row in range(2):

@@ -235,13 +235,13 @@ def test_gradients_flow_through_reduced_layers():
 
 def test_bfloat16_autocast_matches_in_bfloat16(monkeypatch: pytest.MonkeyPatch):
     seen: list[torch.dtype] = []
-    reducer = plugin.Reducer
+    planner = plugin.SchedulePlanner
 
     def watched(schedule: ReductionSchedule, match_dtype: torch.dtype) -> Reduction:
         seen.append(match_dtype)
-        return reducer(schedule, match_dtype)  # pyright: ignore[reportReturnType]
+        return planner(schedule, match_dtype)  # pyright: ignore[reportReturnType]
 
-    monkeypatch.setattr(plugin, "Reducer", watched)
+    monkeypatch.setattr(plugin, "SchedulePlanner", watched)
     model = hosts.VGGT().eval().requires_grad_(False)
     with accelerate(model, STRONG), torch.autocast("cpu", dtype=torch.bfloat16):
         assert model(clip(6)).isfinite().all()

@@ -20,7 +20,7 @@ from spark3r.metrics.depth import depth_errors
 from spark3r.metrics.trajectory import trajectory_errors
 from spark3r.models.network import Network
 from spark3r.models.preprocess import resize, to_tensor
-from spark3r.reduction import Reducer, ReductionSchedule
+from spark3r.reduction import ReductionSchedule, SchedulePlanner
 from spark3r.reduction.merge import MergePlan, plan_query_merge
 from spark3r.reduction.prune import kept_context
 from spark3r.reduction.reduce import MergedAndPruned
@@ -39,13 +39,13 @@ class Ablations:
     def planners(self) -> dict[str, Planner]:
         """Name → planner. The first is what is shipped."""
         return {
-            "as shipped": Reducer(self.schedule),
+            "as shipped": SchedulePlanner(self.schedule),
             "matched on query projections": self.matched_on_queries,
             "not matched: same cell of the destination frame": self.same_cell,
             "destinations: middle frame of every stretch": self.middle_destinations,
             "destinations: cells staggered over frames": self.staggered_destinations,
             "merged query at the mean of its members' places": self.mean_place,
-            "matching shared by pairs of layers": _SharedMatching(Reducer(self.schedule)),
+            "matching shared by pairs of layers": _SharedMatching(SchedulePlanner(self.schedule)),
             "keys/values: cells staggered over frames": self.staggered_context,
             "keys/values: averaged over frames": self.averaged_context,
         }
@@ -145,7 +145,7 @@ class _AveragedContext(MergedAndPruned):
 class _SharedMatching:
     """Every second layer merges as the layer before it did."""
 
-    def __init__(self, plan: Reducer):
+    def __init__(self, plan: SchedulePlanner):
         self.plan = plan
         self.last: Reduction | None = None
 

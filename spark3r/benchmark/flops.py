@@ -14,7 +14,7 @@ from spark3r.measure import STAGE_OF_SCOPE
 from spark3r.models.checkpoints import skeleton
 from spark3r.models.config import ModelConfig
 from spark3r.models.network import Network
-from spark3r.reduction import Reducer, ReductionSchedule
+from spark3r.reduction import ReductionSchedule, SchedulePlanner
 from spark3r.tokens import TokenLayout
 
 
@@ -52,7 +52,7 @@ class _CountedPlanner:
 
     def __init__(self, schedule: ReductionSchedule):
         self.flops = 0
-        self._plan: Planner = Reducer(schedule)
+        self._plan: Planner = SchedulePlanner(schedule)
 
     def __call__(self, x: Tensor, layout: TokenLayout, layer: int) -> Reduction:
         with FlopCounterMode(display=False) as counter:

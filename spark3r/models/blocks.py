@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spark3r.attention import Attention, Kernel, Linear, Reduce, Rotation, no_reduction
+from spark3r.attention import Attention, Kernel, LayerPlanner, Linear, Rotation, no_reduction
 from spark3r.models.config import BlockConfig
 
 
@@ -75,20 +75,20 @@ class Block(nn.Module):
         self,
         x: Tensor,  # [B, N, C]
         rotation: Rotation | None = None,
-        reduce: Reduce = no_reduction,
+        plan: LayerPlanner = no_reduction,
         in_place: bool = False,  # without gradients x itself may be updated
     ) -> Tensor:  # [B, N, C]
         if torch.is_grad_enabled():
-            x = x + self.ls1(self.attn(self.norm1(x), rotation, reduce))
+            x = x + self.ls1(self.attn(self.norm1(x), rotation, plan))
             return x + self.ls2(self.mlp(self.norm2(x)))
-        return self._update(x if in_place else x.clone(memory_format=torch.contiguous_format), rotation, reduce)
+        return self._update(x if in_place else x.clone(memory_format=torch.contiguous_format), rotation, plan)
 
-    def _update(self, x: Tensor, rotation: Rotation | None, reduce: Reduce) -> Tensor:
+    def _update(self, x: Tensor, rotation: Rotation | None, plan: LayerPlanner) -> Tensor:
         """In place and in parts: inner layers never exist for all tokens of a long clip at once."""
         rows = max(1, (_HIDDEN_IN_CACHE if x.device.type == "cpu" else _HIDDEN_AT_ONCE) // self.hidden)
-        sequences = max(1, rows // x.shape[1]) if reduce is no_reduction else len(x)
+        sequences = max(1, rows // x.shape[1]) if plan is no_reduction else len(x)
         for part in x.split(sequences):
-            update = self.attn(self._normed(part, rows), rotation, reduce)
+            update = self.attn(self._normed(part, rows), rotation, plan)
             for some, change in _in_rows(rows, part, update):
                 some += self.ls1(change)
         for (part,) in _in_rows(rows, x):

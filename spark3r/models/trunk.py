@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from spark3r.attention import Planner, Reduce, Rotation, dense
+from spark3r.attention import LayerPlanner, Planner, Rotation, dense
 from spark3r.models.blocks import Block, grid_rotation, normal_, whole_rotation
 from spark3r.models.config import ModelConfig, Rope, Scope
 from spark3r.tokens import TokenLayout
@@ -116,7 +116,7 @@ class Trunk(nn.Module):
         return self.config.width // self.config.heads
 
 
-def _planned(plan: Planner, layout: TokenLayout, layer: int) -> Reduce:
+def _planned(plan: Planner, layout: TokenLayout, layer: int) -> LayerPlanner:
     return lambda x: plan(x, layout, layer)
 
 

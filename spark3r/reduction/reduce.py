@@ -34,7 +34,7 @@ from spark3r.tokens import TokenLayout
 
 
 @dataclass(frozen=True)
-class Reducer:
+class SchedulePlanner:
     """The planner of a schedule: called with the tokens entering each global layer."""
 
     schedule: ReductionSchedule

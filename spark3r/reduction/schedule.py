@@ -27,7 +27,7 @@ _CONTEXT_FRAMES = 40  # the automatic schedule keeps about this many frames' wor
 _AUTO_QUERY_FACTOR = ((100, 1), (300, 2), (500, 3))  # (up to this many frames, query factor); 4 beyond
 
 
-class LayerReduction(NamedTuple):
+class LayerFactors(NamedTuple):
     """The factors of one layer: every query_factor-th and every kv_factor-th frame keeps its patches."""
 
     query_factor: int
@@ -89,12 +89,12 @@ class ReductionSchedule:
         kv_factor = self.kv_factor if self.policy == "spark3r" else 1
         return self.query_factor == 1 and kv_factor == 1 and not boosted
 
-    def at(self, layer: int) -> LayerReduction:
+    def at(self, layer: int) -> LayerFactors:
         """The factors of global layer number `layer` (0-based count of global layers)."""
         if self.policy == "uniform":
-            return LayerReduction(self.query_factor, self.query_factor)
+            return LayerFactors(self.query_factor, self.query_factor)
         sensitive = self.sensitive_layers is None or layer in self.sensitive_layers
-        return LayerReduction(self.query_factor, self.kv_factor if sensitive else self.kv_factor * self.kv_boost)
+        return LayerFactors(self.query_factor, self.kv_factor if sensitive else self.kv_factor * self.kv_boost)
 
     def token_counts(self, layout: TokenLayout, layer: int = 0) -> tuple[int, int]:
         """(queries, keys/values) that attend in one layer of a clip of this layout."""

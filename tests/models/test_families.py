@@ -20,7 +20,7 @@ from spark3r.models.registry import ENTRIES
 from spark3r.models.trunk import balanced_reference, reference_first
 from spark3r.parity.check import read_oracle
 from spark3r.parity.sizes import BUILDERS
-from spark3r.reduction import Reducer
+from spark3r.reduction import SchedulePlanner
 from spark3r.tokens import TokenLayout
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "parity"
@@ -51,7 +51,7 @@ def images_for(family: str, frames: int) -> Tensor:
 def test_off_is_bit_equal_to_dense(family: str):
     images = images_for(family, 4)
     with torch.inference_mode():
-        dense, off = network(family)(images), network(family)(images, Reducer(ReductionSchedule.off()))
+        dense, off = network(family)(images), network(family)(images, SchedulePlanner(ReductionSchedule.off()))
     assert all(torch.equal(a, b) for a, b in zip(dense, off, strict=True))
 
 
@@ -92,7 +92,7 @@ def test_reduction_acts_in_global_layers_only(family: str):
 
     def plan(x: Tensor, layout: TokenLayout, layer: int) -> Reduction:
         asked.append((layer, tuple(x.shape), layout))
-        return Reducer(ReductionSchedule(2, 4))(x, layout, layer)
+        return SchedulePlanner(ReductionSchedule(2, 4))(x, layout, layer)
 
     images = images_for(family, 6)
     with torch.inference_mode():

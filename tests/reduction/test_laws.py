@@ -5,7 +5,7 @@ import torch
 
 from spark3r.attention import Attention, Rotation, dense
 from spark3r.models.blocks import grid_rotation
-from spark3r.reduction import Reducer, ReductionSchedule
+from spark3r.reduction import ReductionSchedule, SchedulePlanner
 from spark3r.reduction.merge import plan_query_merge
 from spark3r.reduction.prune import kept_context
 from spark3r.tokens import TokenLayout
@@ -138,7 +138,7 @@ def attention_module(width: int = 16) -> Attention:
 def test_off_is_bit_equal_to_dense(layout: TokenLayout):
     module, x = attention_module(), tokens(layout, width=16)
     rotation = grid_rotation(layout.grid, layout.special, 8, CPU).repeated(layout.frames)
-    off = Reducer(ReductionSchedule.off())
+    off = SchedulePlanner(ReductionSchedule.off())
     for layer in (0, 7):
         plain = module(x, rotation)
         assert torch.equal(module(x, rotation, lambda t, n=layer: off(t, layout, n)), plain)
@@ -152,8 +152,8 @@ def test_reduced_attention_agrees_with_plain_loops(layout: TokenLayout, policy: 
     schedule = ReductionSchedule(2, 3, group_size=4, policy=policy)  # pyright: ignore[reportArgumentType]
     module, x = attention_module(), tokens(layout, batch=1, width=16)
     rotation = grid_rotation(layout.grid, layout.special, 8, CPU).repeated(layout.frames)
-    reducer = Reducer(schedule)
-    actual = module(x, rotation, lambda t: reducer(t, layout, 0))
+    planner = SchedulePlanner(schedule)
+    actual = module(x, rotation, lambda t: planner(t, layout, 0))
 
     destination_of, destinations = reference.merge_slots(x[0], layout, 2, 4)
     merged = torch.stack([x[0][[i for i, to in enumerate(destination_of) if to == d]].mean(0) for d in destinations])

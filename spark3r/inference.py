@@ -140,6 +140,7 @@ class _Run:
             indices=self.frames.indices,
             timestamps=self.frames.timestamps,
             names=self.frames.names,
+            seen=preprocess.seen(self.network.config, *self.frames.images.shape[1:3], self.resolution),
         )
 
     def _check_memory(self) -> None:

@@ -75,6 +75,10 @@ class PointCloud:
     def __len__(self) -> int:
         return len(self.xyz)
 
+    def select(self, chosen: np.ndarray) -> "PointCloud":
+        """Some of the points: [N] bool, or positions."""
+        return PointCloud(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
+
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
@@ -98,6 +102,9 @@ class Reconstruction:
     indices: np.ndarray  # [S] int64, position of each frame in its source
     timestamps: np.ndarray  # [S] float64 seconds
     names: tuple[str, ...]  # S
+    # The part of each frame that the images show, as fractions of its sides: top, left, height, width. Some families
+    # crop frames of an unusual aspect; with this, intrinsics can be told for the frames as they came.
+    seen: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
         sizes = dict(zip("SHW", np.shape(self.depth), strict=False))
@@ -153,10 +160,16 @@ class Reconstruction:
             world_from_camera=similarity.apply_to_cameras(self.world_from_camera),
         )
 
-    def save(self, path: str | Path) -> None:
-        """Writes everything to one .npz, without pickle; `load` gives the same bits. Raises InputError."""
+    def save(self, path: str | Path, notes: dict[str, str] | None = None) -> None:
+        """Writes everything to one .npz, without pickle; `load` gives the same bits. Raises InputError.
+
+        notes  what a person who opens the file should know (units, axes, …); `load` passes over them
+        """
         about = {
+            "software": "Spark3R",
             "version": FILE_VERSION,
+            "notes": notes or {},
+            "seen": self.seen,
             "cost": dataclasses.asdict(self.cost),
             "schedule": self.schedule.to_json(),
             "names": self.names,
@@ -182,6 +195,9 @@ class Reconstruction:
         about["cost"] = Cost(**about["cost"])
         about["schedule"] = ReductionSchedule.from_json(about["schedule"])
         about["names"] = tuple(about["names"])
+        about["seen"] = tuple(about.get("seen", (0.0, 0.0, 1.0, 1.0)))
+        for words in ("software", "notes"):
+            about.pop(words, None)
         return Reconstruction(**arrays, **about)
 
     def _usable(self, frame: int, threshold: float) -> np.ndarray:  # [H * W] bool

@@ -1,10 +1,9 @@
-"""Files to take away, made when they are asked for and served under the tab's own unguessable key.
+"""Exports, made when they are asked for and served under the tab's own unguessable key.
 
 Gradio would copy each file into its temporary folder and serve that folder by path; a scene can be gigabytes.
 """
 
-import os
-import re
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +15,12 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from spark3r.errors import InputError
-from spark3r.export import FORMATS, write
+from spark3r.export import FORMATS, OWN_WORLD, Filters, Origin, estimated_bytes, file_name, write
+from viewer.charts import byte_count
 from viewer.session import Session
 from viewer.state import SIDES, TITLES, Side
+
+ALIGNED = "to the dense run of the same frames, by Sim(3): rotation and place from the cameras, scale from depth"
 
 
 def download_routes(session_of: Callable[[str], Session | None]) -> list[BaseRoute]:
@@ -30,45 +32,61 @@ def download_routes(session_of: Callable[[str], Session | None]) -> list[BaseRou
         if session is None or side not in session.scenes or f".{suffix}" not in FORMATS:
             return PlainTextResponse("There is no such file: reload the page and run again.", status_code=404)
         try:
-            path = await run_in_threadpool(_make, session, side, suffix)
+            path = await run_in_threadpool(_make, session, side, f".{suffix}")
         except InputError as error:
             return PlainTextResponse(str(error), status_code=422)
         headers = {"cache-control": "no-store"}
         return FileResponse(
-            path, filename=_name(session, side, suffix), headers=headers, background=BackgroundTask(path.unlink)
+            path,
+            filename=path.name,
+            headers=headers,
+            background=BackgroundTask(shutil.rmtree, path.parent, ignore_errors=True),
         )
 
     return [Route("/download/{key}/{file}", download, methods=["GET"])]
 
 
 def links(session: Session) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    """(title, ((label, what it holds, url), …)) for every finished run, Spark3R first."""
+    """(title, ((label, what it holds and how large it is, url), …)) for every finished run, Spark3R first."""
     return [
         (
             TITLES[side],
-            [(suffix[1:].upper(), kind.title, _url(session, side, suffix)) for suffix, kind in FORMATS.items()],
+            [(kind.label, f"{kind.title} ({_size(session, side, suffix)})", _url(session, side, suffix))
+             for suffix, kind in FORMATS.items() if suffix],
         )
         for side in reversed(SIDES)
         if side in session.scenes
-    ]
+    ]  # fmt: skip
 
 
 def _url(session: Session, side: Side, suffix: str) -> str:
     return f"download/{session.download_key}/{side}{suffix}"
 
 
+def _size(session: Session, side: Side, suffix: str) -> str:
+    return f"about {byte_count(estimated_bytes(session.scenes[side], suffix, _filters(session)))}"
+
+
+def _filters(session: Session) -> Filters:
+    """As the panes show it."""
+    return Filters(session.view.min_confidence_percentile, session.view.max_points)
+
+
 def _make(session: Session, side: Side, suffix: str) -> Path:
     """Write the scene as the panes show it (same confidence and budget) and return the file."""
-    view = session.view
-    path = Path(tempfile.mkdtemp(dir=session.folder)) / f"scene.{suffix}"
+    filters, clip = _filters(session), session.clip
+    origin = Origin(
+        clip=clip.name if clip else "",
+        alignment=ALIGNED if side == "reduced" else OWN_WORLD,
+        source=clip.source if clip else None,
+    )
+    path = Path(tempfile.mkdtemp(dir=session.folder)) / _name(session, side, suffix)
     write(
-        session.scenes[side], path,
-        min_confidence_percentile=view.min_confidence_percentile, max_points=view.max_points,
+        session.scenes[side], path, min_confidence_percentile=filters.min_confidence_percentile,
+        max_points=filters.max_points, origin=origin,
     )  # fmt: skip
     return path
 
 
 def _name(session: Session, side: Side, suffix: str) -> str:
-    clip = session.clip.name if session.clip else "scene"
-    plain = re.sub(r"[^A-Za-z0-9]+", "-", os.path.splitext(clip)[0]).strip("-").lower()
-    return f"{plain or 'scene'}-{'spark3r' if side == 'reduced' else 'dense'}.{suffix}"
+    return file_name(session.clip.name if session.clip else "scene", session.scenes[side], suffix)

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import tyro
 
-from spark3r.commands.options import RunOptions, Source
+from spark3r.commands.options import RunOptions, Source, shown_as
 from spark3r.commands.report import Report, byte_count, conditions, milliseconds, table
 from spark3r.compare import cost_row
 from spark3r.examples import footage_note
-from spark3r.export import DEFAULT_MAX_POINTS, check, write
+from spark3r.export import Origin, check, write
 from spark3r.inference import reconstruct
 from spark3r.measure import machine
 from spark3r.reconstruction import STAGES, Reconstruction
@@ -20,17 +20,18 @@ from spark3r.reconstruction import STAGES, Reconstruction
 class Reconstruct(RunOptions):
     """Reconstruct a video, photos, a folder or a zip, and write the scene.
 
-    The suffix of OUT decides: .glb (points and cameras, y up), .ply (points), .npz (everything), .tum (camera path).
+    The suffix of OUT decides: .glb (points and cameras, y up), .ply (points), .npz (everything), .tum (camera path),
+    .zip (COLMAP and nerfstudio). A name without suffix becomes a COLMAP folder: sparse/0, images, transforms.json.
     """
 
     input: tyro.conf.Positional[Source]
     """Video, image folder or zip."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="OUT")]
-    """File to write: .glb, .ply, .npz or .tum."""
+    """File to write (.glb, .ply, .npz, .tum, .zip), or folder for COLMAP."""
     min_confidence_percentile: Annotated[float, tyro.conf.arg(metavar="0..100")] = 0.0
     """Leave out this share of the points, the least confident ones."""
-    max_points: Annotated[int, tyro.conf.arg(metavar="N")] = DEFAULT_MAX_POINTS
-    """Points written at most, evenly from the frames."""
+    max_points: Annotated[int | None, shown_as("N")] = None
+    """Points written at most, evenly from the frames; default: 1,000,000, for COLMAP 100,000."""
 
     def run(self) -> None:
         """Reads, reconstructs, writes, and tells what it cost."""
@@ -52,6 +53,7 @@ class Reconstruct(RunOptions):
             self.out,
             min_confidence_percentile=self.min_confidence_percentile,
             max_points=self.max_points,
+            origin=Origin(clip=frames.source, source=self.input),
         )
         about = machine(network.device)
         # No dense run stands beside this one, so there is no factor to tell.

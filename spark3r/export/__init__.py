@@ -1,5 +1,15 @@
-"""Taking a reconstruction away: one file per format, one door."""
+"""Writers: a reconstruction as files that other programs open, each of which says what it holds.
 
-from spark3r.export.door import DEFAULT_MAX_POINTS, FORMATS, check, write
+contents.py  what goes into a file: points by the usual filters, and what is told about them
+writers.py   one file each: GLB, PLY, NPZ, TUM
+colmap.py    a folder: COLMAP model (text and binary), nerfstudio's transforms.json, the frames
+formats.py   the table of formats: write(), check(), names and sizes
+"""
 
-__all__ = ["DEFAULT_MAX_POINTS", "FORMATS", "check", "write"]
+from spark3r.export.contents import DEFAULT_MAX_POINTS, OWN_WORLD, Filters, Origin, about
+from spark3r.export.formats import FORMATS, check, estimated_bytes, file_name, write
+
+__all__ = [
+    "DEFAULT_MAX_POINTS", "FORMATS", "OWN_WORLD", "Filters", "Origin",
+    "about", "check", "estimated_bytes", "file_name", "write",
+]  # fmt: skip

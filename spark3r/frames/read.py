@@ -1,7 +1,7 @@
 """The public verbs: describe a source, read its frames, read what a network needs of them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +20,7 @@ from spark3r.frames.sampling import (
     planned_frames,
 )
 from spark3r.frames.source import Opened, Source, opened
-from spark3r.frames.video import Video, read_video
+from spark3r.frames.video import Video, each_frame, read_video
 
 DEFAULT_RESOLUTION = 1024  # pixels on the longer side, as stored; models resize further
 UNBOUNDED = 2**31 - 1  # pixels
@@ -100,6 +100,21 @@ def frames_for(
     return read_frames(
         source, max_frames=max_frames, fps=fps, resolution=side, progress=progress, cancel=cancel
     )  # fmt: skip
+
+
+def original_frames(source: Source, indices: np.ndarray) -> Iterator[np.ndarray]:
+    """The frames at `indices` ([S] int64, rising, as in `Frames`) in their own size [H, W, 3] uint8 RGB, upright.
+
+    One is in memory at a time. Photos may differ in size. Ends early where a frame can no longer be read.
+    """
+    with opened(source, Watch()) as found:
+        if isinstance(found.content, Video):
+            yield from each_frame(found.content, indices, Watch())
+            return
+        for position in indices.tolist():
+            if position >= found.frame_count:
+                return
+            yield decode_image(found.content.load(position), found.content.names[position], UNBOUNDED)
 
 
 def _frames(found: Opened, decoded: Decoded, fps: float | None, decode_ms: float) -> Frames:

@@ -100,6 +100,20 @@ def read_video(video: Video, positions: np.ndarray, resolution: int, watch: Watc
     return Decoded(one_size(frames), positions[: len(frames)], notes)
 
 
+def each_frame(video: Video, positions: np.ndarray, watch: Watch) -> Iterator[np.ndarray]:
+    """The frames at `positions` [H, W, 3] uint8 RGB in the video's own size, one in memory at a time; ends early where
+    decoding does."""
+    capture = _open(video.path)
+    if capture is None:
+        return
+    size = stored_size(video.name, video.width, video.height, max(video.width, video.height))
+    try:
+        for bgr in _run_through(capture, positions, watch, _Passed()):
+            yield cv2.cvtColor(shrink(bgr, size), cv2.COLOR_BGR2RGB)
+    finally:
+        capture.release()
+
+
 def seeking_is_quicker(positions: np.ndarray, keyframe_gap: int) -> bool:
     """Whether to jump from one wanted frame to the next, or to run through all between.
 

@@ -53,6 +53,19 @@ class Fitting:
             return self.padded
         return self.sizes[-1] if self.crop_after is None else self.crop_after[2:]
 
+    def seen(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """The part of an image of this size that is left, as fractions of its sides: top, left, height, width.
+
+        For whole clips, which are never padded.
+        """
+        box = np.array(self.crop_before or (0, 0, height, width), dtype=float)
+        if self.crop_after is not None:
+            resized = np.array(self.sizes[-1], dtype=float)
+            top_left, size = np.array(self.crop_after[:2]) / resized, np.array(self.crop_after[2:]) / resized
+            box = np.concatenate([box[:2] + top_left * box[2:], size * box[2:]])
+        top, left, part_height, part_width = (box / [height, width, height, width]).tolist()
+        return top, left, part_height, part_width
+
     def apply(self, image: np.ndarray) -> np.ndarray:
         """[H, W, 3] uint8 → [*size, 3] uint8."""
         image = _cropped(image, self.crop_before)
@@ -109,6 +122,13 @@ def needed_side(config: ModelConfig, height: int, width: int, resolution: int | 
 def _kept_size(height: int, width: int, side: int) -> Size:
     scale = side / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def seen(
+    config: ModelConfig, height: int, width: int, resolution: int | None = None
+) -> tuple[float, float, float, float]:
+    """The part of a frame of this size that the network sees, as `Fitting.seen`."""
+    return fitting(_whole(config.resize), height, width, _to_patch(config.resize, resolution)).seen(height, width)
 
 
 def resize(config: ModelConfig, images: np.ndarray, resolution: int | None = None) -> np.ndarray:

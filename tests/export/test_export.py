@@ -13,10 +13,11 @@ import trimesh
 import trimesh.path
 
 from spark3r.errors import InputError
-from spark3r.export import FORMATS, write
-from spark3r.export.glb import FRUSTUM_DEPTH, frustum_segments, linear_colours
+from spark3r.export import FORMATS, Filters, Origin, estimated_bytes, file_name, write
+from spark3r.export.writers import FRUSTUM_DEPTH, frustum_segments, linear_colours
 from spark3r.geometry import matrix_from_quaternion, upright
 from spark3r.reconstruction import Reconstruction
+from spark3r.reduction.schedule import ReductionSchedule
 from tests.analytic import reconstruction, turned
 
 Kind = TypeVar("Kind")
@@ -37,6 +38,10 @@ def test_ply_holds_the_chosen_points_and_colours(tmp_path):
     cloud, loaded = scene.points(30, 200), geometry(tmp_path / "scene.ply", trimesh.PointCloud)
     assert np.array_equal(np.asarray(loaded.vertices, np.float32), cloud.xyz)
     assert np.array_equal(loaded.colors[:, :3], cloud.rgb)
+    _, _, body = (tmp_path / "scene.ply").read_bytes().partition(b"end_header\n")
+    rows = np.frombuffer(body, [("xyz", "<f4", 3), ("rgb", "u1", 3), ("confidence", "<f4"), ("frame", "<i4")])
+    assert np.array_equal(rows["confidence"], cloud.confidence)
+    assert np.array_equal(rows["frame"], cloud.frame)
 
 
 def test_glb_holds_the_chosen_points_turned_upright_and_the_cameras(tmp_path):
@@ -105,10 +110,61 @@ def test_linear_colours_follow_srgb():
     assert linear_colours(np.array([[0, 255, 188]], np.uint8)).tolist() == [[0, 255, 128]]
 
 
-@pytest.mark.parametrize("name", ["scene", "scene.obj", "scene.glb.txt"])
+@pytest.mark.parametrize("name", ["scene.obj", "scene.glb.txt"])
 def test_unknown_suffixes_name_the_legal_ones(tmp_path, name):
     with pytest.raises(InputError, match=r"\.glb, \.ply, \.npz"):
         write(reconstruction(), tmp_path / name)
+
+
+FILES = [suffix for suffix in FORMATS if suffix]
+
+
+@pytest.mark.parametrize("suffix", FILES)
+def test_every_file_says_what_it_holds_and_may_be_written_again(tmp_path, suffix):
+    target = tmp_path / f"scene{suffix}"
+    origin = Origin(clip="room walk", alignment="to the dense run, by Sim(3)")
+    for _ in range(2):
+        write(reconstruction(), target, min_confidence_percentile=15, max_points=200, origin=origin)
+    content = target.read_bytes()
+    if suffix == ".npz":
+        content = content.replace(b"\0", b"")
+    for words in (b"Spark3R", b"room walk", b"no metres", b"Sim(3)"):
+        assert words in content
+    assert (b"15 % least confident points left out, at most 200" in content) == (suffix in (".glb", ".ply", ".zip"))
+
+
+@pytest.mark.parametrize("suffix", [".glb", ".ply", ".npz", ".zip"])
+def test_the_size_told_before_is_about_the_size_after(tmp_path, suffix):
+    scene = reconstruction(8, 48, 64)
+    write(scene, tmp_path / f"scene{suffix}")
+    size = (tmp_path / f"scene{suffix}").stat().st_size
+    assert estimated_bytes(scene, suffix, Filters()) == pytest.approx(size, rel=0.25)
+
+
+def test_names_tell_clip_model_and_schedule():
+    scene = reconstruction()
+    assert file_name("../My <Clip>.mp4", scene, ".glb") == "my-clip_mini_q2-kv4.glb"
+    dense = dataclasses.replace(scene, schedule=ReductionSchedule.off())
+    assert file_name("a", dense, ".zip") == "a_mini_dense-colmap.zip"
+
+
+@pytest.mark.parametrize("suffix", FILES)
+def test_links_are_written_through_and_foreign_files_and_devices_left_alone(tmp_path, suffix):
+    (tmp_path / "real").mkdir()
+    link = tmp_path / f"link{suffix}"
+    link.symlink_to(tmp_path / "real" / f"scene{suffix}")
+    write(reconstruction(), link)
+    assert link.is_symlink()
+    assert (tmp_path / "real" / f"scene{suffix}").stat().st_size > 100
+    foreign = tmp_path / f"foreign{suffix}"
+    foreign.write_text("precious")
+    with pytest.raises(InputError, match="not written by Spark3R"):
+        write(reconstruction(), foreign)
+    assert foreign.read_text() == "precious"
+    pipe = tmp_path / f"pipe{suffix}"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match="device or a pipe"):
+        write(reconstruction(), pipe)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -117,10 +173,11 @@ def test_missing_parents_are_made(tmp_path, suffix):
     assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == [f"scene{suffix}"]
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", FILES)
 def test_a_full_disk_is_one_sentence_and_the_old_file_stays(tmp_path, suffix, monkeypatch):
     target = tmp_path / f"scene{suffix}"
-    target.write_text("old")
+    write(reconstruction(), target)
+    old = target.read_bytes()
 
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -128,11 +185,11 @@ def test_a_full_disk_is_one_sentence_and_the_old_file_stays(tmp_path, suffix, mo
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(InputError, match="disk is full"):
         write(reconstruction(), target)
-    assert target.read_text() == "old"
+    assert target.read_bytes() == old
     assert list(tmp_path.iterdir()) == [target]
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", FILES)
 def test_a_file_in_the_place_of_a_folder_and_the_reverse(tmp_path, suffix):
     (tmp_path / "file").write_text("")
     (tmp_path / f"folder{suffix}").mkdir()

@@ -17,6 +17,9 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".
 MAX_PIXELS = 256_000_000  # one picture; beyond it a few kilobytes could ask for gigabytes
 FREE_PIXELS = 16_000_000  # up to here a header is believed; beyond, only with data to match
 MAX_PIXELS_PER_BYTE = 10_000  # deflate reaches 8,256 at one bit per pixel, JPEG some hundreds
+MAX_WIDE_PIXELS_PER_BYTE = 1_100  # in BMP and TIFF, whose pixels may take 16 bytes each: deflate at one byte per pixel
+_TIFF_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}  # TIFF 6.0, section 2; BigTIFF is not read
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_SHORT = 256, 257, 3
 ORIENTATION_TAG = 0x0112  # EXIF 2.32, table 4
 
 
@@ -35,9 +38,14 @@ def decode_image(data: bytes, name: str, resolution: int) -> np.ndarray:
     """RGB [H, W, 3] uint8, upright, longer side at most `resolution`; InputError says what is wrong."""
     if not data:
         raise InputError(f"{name} is an empty file: save or copy the picture again.")
+    if data[4:12] in (b"ftypavif", b"ftypavis"):
+        raise InputError(f"{name} is an AVIF picture, which is not read: export it again as JPEG or PNG.")
     size = image_size(data)
     check_pixels(size, name)
-    if size is not None and size[0] * size[1] > max(FREE_PIXELS, MAX_PIXELS_PER_BYTE * len(data)):
+    if size is None and data[4:8] != b"ftyp":
+        raise _damaged(name)  # what tells no size could ask for any amount of memory
+    per_byte = MAX_WIDE_PIXELS_PER_BYTE if data.startswith((b"BM", *_TIFF_ORDERS)) else MAX_PIXELS_PER_BYTE
+    if size is not None and size[0] * size[1] > max(FREE_PIXELS, per_byte * len(data)):
         raise _damaged(name)
     if os.path.splitext(name)[1].lower() in HEIC_SUFFIXES or data[4:8] == b"ftyp":
         pixels, orientation = _decode_heic(data, name)
@@ -65,20 +73,31 @@ def check_pixels(size: tuple[int, int] | None, name: str) -> None:
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) as the header of a JPEG, PNG or WebP says; None for any other or a damaged header."""
+    """(width, height) as the header of a JPEG, PNG, WebP, BMP or TIFF says; None for any other or a damaged header."""
+    try:
+        return _stated_size(data)
+    except struct.error:  # the header ends early
+        return None
+
+
+def _stated_size(data: bytes) -> tuple[int, int] | None:
     if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24:
         return struct.unpack(">II", data[16:24])
     if data.startswith(b"\xff\xd8"):
         return _jpeg_size(data)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP" and len(data) >= 30:
         return _webp_size(data)
+    if data.startswith(b"BM"):
+        return _bmp_size(data)
+    if data[:4] in _TIFF_ORDERS:
+        return _tiff_size(data)
     return None
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     """Walk the segments to the start of frame (ITU T.81, B.2.2)."""
     at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
+    while (at := data.find(b"\xff", at)) >= 0 and at + 9 <= len(data):
         marker = data[at + 1]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack(">HH", data[at + 5 : at + 9])
@@ -98,6 +117,28 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
         width, height = struct.unpack("<HH", data[26:30])
         return width & 0x3FFF, height & 0x3FFF
     return None
+
+
+def _bmp_size(data: bytes) -> tuple[int, int] | None:
+    """The two generations of header (BITMAPCOREHEADER, BITMAPINFOHEADER and later); rows may run from the top."""
+    if int.from_bytes(data[14:18], "little") == 12:
+        return struct.unpack("<HH", data[18:22])
+    width, height = struct.unpack("<ii", data[18:26])
+    return abs(width), abs(height)
+
+
+def _tiff_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of the first image file directory, as 16- or 32-bit numbers."""
+    order = _TIFF_ORDERS[data[:4]]
+    (start,) = struct.unpack(order + "I", data[4:8])
+    (count,) = struct.unpack(order + "H", data[start : start + 2])
+    found: dict[int, int] = {}
+    for entry in range(start + 2, start + 2 + 12 * count, 12):
+        tag, kind = struct.unpack(order + "HH", data[entry : entry + 4])
+        if tag in (_TIFF_WIDTH, _TIFF_HEIGHT):
+            width = "H" if kind == _TIFF_SHORT else "I"
+            (found[tag],) = struct.unpack_from(order + width, data, entry + 8)
+    return (found[_TIFF_WIDTH], found[_TIFF_HEIGHT]) if len(found) == 2 else None
 
 
 def _decode_opencv(data: bytes, name: str, resolution: int) -> tuple[np.ndarray, int]:

@@ -141,7 +141,12 @@ def _what_it_is(path: Path) -> tuple[ModelConfig, Converter | None]:
         raise CheckpointError(f"{path} is missing: install Spark3R with its assets, or choose another model")
     state, metadata = _read(path)
     if "config" in metadata:
-        return config_from_json(metadata["config"]), None
+        try:
+            return config_from_json(metadata["config"]), None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise CheckpointError(
+                f"{path.name} says of itself what is no configuration of a model: use a file that Spark3R wrote"
+            ) from error
     entry = recognise({name: tuple(tensor.shape) for name, tensor in state.items()})
     if entry is None:
         raise CheckpointError(
@@ -207,9 +212,19 @@ def pick_device(device: str | torch.device | None) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise CheckpointError(f"device={device!r}: must be 'cpu' or 'cuda', or 'cuda:1' for the second GPU") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise CheckpointError(f"device={str(device)!r}: this machine has no usable CUDA GPU; use 'cpu'")
+    if chosen.type not in ("cpu", "cuda"):
+        raise CheckpointError(f"device={str(device)!r}: Spark3R runs on 'cpu' and 'cuda' only")
+    if chosen.type == "cuda":
+        _check_gpu(chosen)
     return chosen
+
+
+def _check_gpu(device: torch.device) -> None:
+    if not torch.cuda.is_available():
+        raise CheckpointError(f"device={str(device)!r}: this machine has no usable CUDA GPU; use 'cpu'")
+    count = torch.cuda.device_count()
+    if (device.index or 0) >= count:
+        raise CheckpointError(f"device={str(device)!r}: this machine has {count} CUDA GPU(s); use 'cuda:{count - 1}'")
 
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

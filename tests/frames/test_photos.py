@@ -1,10 +1,12 @@
 """Photos: every format, upright, one size, and one clear sentence for each that cannot be used."""
 
 import io
+import resource
 import struct
 import sys
 import tracemalloc
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +199,52 @@ def test_a_header_that_asks_for_gigabytes_is_not_believed(side: int, said: str) 
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < 2**20
+
+
+def bmp_of(width: int, height: int) -> bytes:
+    return b"BM" + bytes(12) + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(26_000)
+
+
+def tiff_of(width: int, height: int) -> bytes:
+    """One strip of deflated zeros under a header that promises float32 RGBA of this size."""
+    strip = zlib.compress(bytes(20 * 10**6), 9)
+    tags = [(256, 4, width), (257, 4, height), (258, 3, 32), (259, 3, 8), (262, 3, 2), (273, 4, 8 + 2 + 12 * 9 + 4)]
+    tags += [(277, 3, 4), (278, 4, height), (279, 4, len(strip))]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + strip
+
+
+@pytest.mark.parametrize("make", [bmp_of, tiff_of])
+@pytest.mark.parametrize(("side", "said"), [(17_000, "at most"), (15_900, "it is damaged")])
+def test_wide_pixels_are_not_promised_for_nothing(make: Callable[[int, int], bytes], side: int, said: str) -> None:
+    data = make(side, side)
+    assert len(data) < 50_000
+    assert image_size(data) == (side, side)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match=said):
+        decode_image(data, "bomb.tif", FULL)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
+
+
+@pytest.mark.parametrize(
+    "data", [b"AVIF", bytes(64), b"P6\n9999 9999\n255\n", b"#?RADIANCE\n", b"II*\0" + 4 * b"\xff"]
+)
+def test_what_tells_no_size_is_not_opened(data: bytes) -> None:
+    with pytest.raises(InputError, match=r"x\.png cannot be read as a picture"):
+        decode_image(data, "x.png", FULL)
+
+
+def test_avif_is_named() -> None:
+    with pytest.raises(InputError, match=r"x\.png is an AVIF picture.*JPEG"):
+        decode_image(b"\0\0\0\x20ftypavif" + bytes(64), "x.png", FULL)
+
+
+@pytest.mark.parametrize("file_format", ["BMP", "TIFF"])
+def test_plain_formats_tell_the_size(file_format: str) -> None:
+    data = saved(Image.fromarray(numbered(1, (123, 45))), file_format)
+    assert image_size(data) == (123, 45)
+    for length in range(0, min(len(data), 400), 7):
+        assert image_size(data[:length]) in (None, (123, 45))
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])

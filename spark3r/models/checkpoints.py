@@ -33,6 +33,11 @@ __all__ = [
     "skeleton",
 ]
 
+# What building a network from arbitrary values raises.
+_NO_CONFIG = (
+    ValueError, TypeError, KeyError, AttributeError, IndexError, AssertionError, ArithmeticError, RecursionError,
+    RuntimeError, MemoryError,
+)  # fmt: skip
 _BYTES_AT_ONCE = 256 << 20  # of the file mapped into memory while casting
 _FILES_OF_A_FOLDER = ("model.safetensors", "model.pt", "vggt_1B_commercial.pt", "vggt_omega_1b_512.pt")
 
@@ -141,12 +146,7 @@ def _what_it_is(path: Path) -> tuple[ModelConfig, Converter | None]:
         raise CheckpointError(f"{path} is missing: install Spark3R with its assets, or choose another model")
     state, metadata = _read(path)
     if "config" in metadata:
-        try:
-            return config_from_json(metadata["config"]), None
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise CheckpointError(
-                f"{path.name} says of itself what is no configuration of a model: use a file that Spark3R wrote"
-            ) from error
+        return _config_of(metadata["config"], path.name), None
     entry = recognise({name: tuple(tensor.shape) for name, tensor in state.items()})
     if entry is None:
         raise CheckpointError(
@@ -154,6 +154,16 @@ def _what_it_is(path: Path) -> tuple[ModelConfig, Converter | None]:
             "Depth Anything 3 or VGGT-Ω, or one that Spark3R wrote"
         )
     return entry.config, entry.converter
+
+
+def _config_of(text: str, file: str) -> ModelConfig:
+    """The config that a file tells of itself; raises CheckpointError where no network can be built by it."""
+    try:
+        config = config_from_json(text)
+        skeleton(config)
+    except _NO_CONFIG as error:
+        raise CheckpointError(f"{file} describes no model that can be built: use a file that Spark3R wrote") from error
+    return config
 
 
 def _translated(path: Path, config: ModelConfig, converter: Converter | None) -> dict[str, Tensor]:

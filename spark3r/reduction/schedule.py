@@ -64,10 +64,9 @@ class ReductionSchedule:
         if self.policy not in ("spark3r", "uniform"):
             raise InputError(f"policy={self.policy!r}: must be 'spark3r' or 'uniform'")
         if self.sensitive_layers is not None:
-            layers = tuple(sorted(set(self.sensitive_layers)))
-            if any(not isinstance(layer, int) or layer < 0 for layer in layers):
+            if any(type(layer) is not int or layer < 0 for layer in self.sensitive_layers):
                 raise InputError(f"sensitive_layers={self.sensitive_layers!r}: must be layer numbers, 0 or more")
-            object.__setattr__(self, "sensitive_layers", layers)
+            object.__setattr__(self, "sensitive_layers", tuple(sorted(set(self.sensitive_layers))))
 
     @classmethod
     def off(cls) -> ReductionSchedule:
@@ -152,8 +151,8 @@ class ReductionSchedule:
         """Reads what `to_json` wrote; unknown or malformed fields raise an InputError naming them."""
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(f"the schedule is not JSON ({error}): write it with `python -m spark3r probe`") from error
+        except (ValueError, RecursionError) as error:  # no JSON, or numbers and nesting beyond all use
+            raise InputError("the schedule is not JSON: write it with `python -m spark3r probe`") from error
         known = {field.name for field in fields(cls)}
         if not isinstance(values, dict) or not set(values) <= known:
             raise InputError(f"a schedule is an object with the keys {', '.join(sorted(known))}")

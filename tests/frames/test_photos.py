@@ -226,9 +226,7 @@ def test_wide_pixels_are_not_promised_for_nothing(make: Callable[[int, int], byt
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
 
 
-@pytest.mark.parametrize(
-    "data", [b"AVIF", bytes(64), b"P6\n9999 9999\n255\n", b"#?RADIANCE\n", b"II*\0" + 4 * b"\xff"]
-)
+@pytest.mark.parametrize("data", [b"AVIF", bytes(64), b"P6\n9999 9999\n255\n", b"#?RADIANCE\n", b"II*\0" + 4 * b"\xff"])
 def test_what_tells_no_size_is_not_opened(data: bytes) -> None:
     with pytest.raises(InputError, match=r"x\.png cannot be read as a picture"):
         decode_image(data, "x.png", FULL)

@@ -58,7 +58,7 @@ class View:
 
 def cloud_errors(prediction: View, truth: View) -> CloudErrors:
     """Errors over the same evenly spread pixels of both, after `align_points` on those known in both."""
-    frame, row, column = _spread_pixels(*prediction.depth.shape)
+    frame, row, column = spread_pixels(*prediction.depth.shape)
     clouds = _aligned(prediction, truth, (frame, row, column))
     if clouds is None:
         return CloudErrors(np.nan, np.nan, np.nan)
@@ -72,12 +72,12 @@ def surface_distances(prediction: View, truth: View) -> tuple[np.ndarray, np.nda
     from the nearest true one [N], as a fraction of the diagonal. Empty where nothing can be aligned."""
     from scipy.spatial import KDTree
 
-    pixels = _spread_pixels(*prediction.depth.shape)
+    pixels = spread_pixels(*prediction.depth.shape)
     clouds = _aligned(prediction, truth, pixels)
     if clouds is None:
         return np.empty((0, 3), np.int64), np.empty(0)
     distance, _ = KDTree(clouds.true, LEAF).query(clouds.predicted)
-    return np.stack(pixels, -1)[clouds.has_prediction], distance / _diagonal(clouds.true)
+    return np.stack(pixels, -1)[clouds.has_prediction], distance / box_diagonal(clouds.true)
 
 
 class _Clouds(NamedTuple):
@@ -138,7 +138,7 @@ def _neighbour_errors(
 ) -> CloudErrors:
     from scipy.spatial import KDTree
 
-    diagonal = _diagonal(true_points)
+    diagonal = box_diagonal(true_points)
     to_truth, nearest_true = KDTree(true_points, LEAF).query(points)
     distinct, first = np.unique(points, axis=0, return_index=True)  # a trivial baseline says the same in every frame
     to_prediction, nearest = KDTree(distinct, LEAF).query(true_points)
@@ -151,13 +151,13 @@ def _neighbour_errors(
     )
 
 
-def _diagonal(points: np.ndarray) -> float:
+def box_diagonal(points: np.ndarray) -> float:
     """Of the box between the 1st and 99th percentile per axis."""
     low, high = np.percentile(points, [1, 99], axis=0)
     return max(float(np.linalg.norm(high - low)), 1e-12)
 
 
-def _spread_pixels(frames: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def spread_pixels(frames: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(frame, row, column) of at most SAMPLE pixels: all, or a fixed scatter, as many in each frame."""
     per_frame = min(height * width, max(1, SAMPLE // frames))
     if per_frame == height * width:

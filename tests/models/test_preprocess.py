@@ -18,7 +18,7 @@ from spark3r.models.families.omega import vggt_omega
 from spark3r.models.families.pi3 import pi3
 from spark3r.models.families.vggt import vggt
 from spark3r.models.network import Network
-from spark3r.models.preprocess import _cropped, fit_set, fitting, needed_side, network_size, resize
+from spark3r.models.preprocess import _cropped, fit_set, fitting, needed_side, network_size, resize, seen
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "parity"
 CONFIGS = {"vggt": vggt(), "pi3": pi3(), "vggt_omega": vggt_omega(), "da3": DA3_SMALL}
@@ -107,3 +107,19 @@ def test_a_portrait_is_kept_as_wide_as_the_network_crops_it(tmp_path: Path) -> N
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((1920, 1080, 3), np.uint8))
     kept = frames_for(tmp_path, Network(replace(MINI_CONFIG, resize=CONFIGS["vggt"].resize))).images
     assert kept.shape == (1, 924, 520, 3)
+
+
+@pytest.mark.parametrize("size", [(480, 640), (640, 360), (1000, 300), (300, 1000)])
+@pytest.mark.parametrize("model", [*CONFIGS, "mini"])
+def test_the_part_of_a_frame_that_is_seen(model: str, size: tuple[int, int]) -> None:
+    config = MINI_CONFIG if model == "mini" else CONFIGS[model]
+    height, width = size
+    rows, columns = np.mgrid[:height, :width]
+    ramp = np.stack([255 * rows / height, 255 * columns / width, 0 * rows], -1).astype(np.uint8)
+    small = resize(config, ramp[None])[0].astype(float) / 255  # each pixel says where in the frame it lay
+    top, left, part_height, part_width = seen(config, height, width)
+    down, across = (np.arange(side) + 0.5 for side in small.shape[:2])
+    middle = slice(2, -2)  # resampling blurs the ramp's ends
+    assert np.allclose(small[middle, 5, 0], top + part_height * down[middle] / len(down), atol=0.015)
+    assert np.allclose(small[5, middle, 1], left + part_width * across[middle] / len(across), atol=0.015)
+    assert (part_height, part_width) == (1, 1) or model in ("vggt", "vggt_omega")

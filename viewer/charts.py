@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from spark3r.compare import Comparison
 from spark3r.models.checkpoints import ModelCard
 from spark3r.reconstruction import STAGES, Cost
-from viewer.state import TITLES, RunReport, Side, SideReport
+from viewer.state import TITLES, ExampleClip, Kind, RunReport, Side, SideReport
 
 STATIC = Path(__file__).parent / "static"
 LEAST_FRACTION = 0.05  # below that, what is done says nothing about what is to come
@@ -45,7 +45,7 @@ class Segment:
 class Bar:
     """One run as a stacked bar."""
 
-    side: Side
+    side: Kind
     title: str
     badge: str
     total: str
@@ -64,9 +64,9 @@ class DifferenceRow(NamedTuple):
 
 def readout(report: RunReport) -> str:
     """The live readout: speed-up, stacked bars per stage, memory and tokens."""
-    sides: dict[Side, SideReport] = {"dense": report.dense, "reduced": report.reduced}
+    sides: dict[Kind, SideReport] = {"dense": report.dense, "reduced": report.reduced}
     longest = max(_expected_ms(side) for side in sides.values()) or 1.0
-    return _render(
+    return render(
         "readout.html",
         report=report,
         bars=[_bar(name, side, longest) for name, side in sides.items()],
@@ -80,13 +80,13 @@ def progress(report: RunReport) -> str:
     """Which stage runs, how far it is, and what the visitor should read."""
     side = report.reduced if report.phase in ("reduced", "comparing", "done") else report.dense
     stage = STAGE_NAMES.get(side.stage, side.stage)
-    return _render("progress.html", report=report, percent=_percent(report), stage=stage)
+    return render("progress.html", report=report, percent=_percent(report), stage=stage)
 
 
-def pane_heading(name: Side, report: RunReport) -> str:
+def pane_heading(name: Kind, report: RunReport) -> str:
     """Title, time and badge of a pane, and what an empty pane says."""
     side = report.dense if name == "dense" else report.reduced
-    return _render(
+    return render(
         "pane_heading.html",
         name=name,
         title=TITLES[name],
@@ -99,17 +99,17 @@ def pane_heading(name: Side, report: RunReport) -> str:
 
 def differences(comparison: Comparison | None) -> str:
     """What the reduction moved: against the baseline, and both runs against the truth where there is one."""
-    return _render("differences.html", rows=difference_rows(comparison), comparison=comparison)
+    return render("differences.html", rows=difference_rows(comparison), comparison=comparison)
 
 
 def plan(lines: Mapping[str, str], warning: str = "") -> str:
     """What a run with the present settings would be, as {what: value}."""
-    return _render("plan.html", lines=lines, warning=warning)
+    return render("plan.html", lines=lines, warning=warning)
 
 
 def model_note(card: ModelCard | None) -> str:
     """What the chosen model is and under which licences; nothing for a file of the visitor's own."""
-    return _render("model_note.html", card=card, **_model_words(card)) if card else ""
+    return render("model_note.html", card=card, **_model_words(card)) if card else ""
 
 
 def model_table(rows: Sequence[tuple[ModelCard, int, bool, bool]]) -> str:
@@ -118,7 +118,7 @@ def model_table(rows: Sequence[tuple[ModelCard, int, bool, bool]]) -> str:
         {"card": card, "memory": byte_count(needed), "fits": fits, "chosen": chosen, **_model_words(card)}
         for card, needed, fits, chosen in rows
     ]
-    return _render("model_table.html", models=models)
+    return render("model_table.html", models=models)
 
 
 def model_label(card: ModelCard) -> str:
@@ -140,27 +140,32 @@ def _model_words(card: ModelCard) -> dict[str, str]:
 
 def clip_preview(name: str, facts: str, frames: Sequence[str], notes: Sequence[str]) -> str:
     """The chosen clip: its name, what it is, a few of its frames (data URLs)."""
-    return _render("clip.html", name=name, facts=facts, frames=frames, notes=notes)
+    return render("clip.html", name=name, facts=facts, frames=frames, notes=notes)
 
 
 def message(text: str, kind: str = "error") -> str:
     """One sentence the visitor should read; nothing for an empty one."""
-    return _render("message.html", text=text, kind=kind) if text else ""
+    return render("message.html", text=text, kind=kind) if text else ""
 
 
 def downloads(links: Sequence[tuple[str, Sequence[tuple[str, str, str]]]]) -> str:
     """Take-away links: (title, ((label, what it holds, url), …)) per run."""
-    return _render("downloads.html", links=links)
+    return render("downloads.html", links=links)
 
 
-def iframe(name: Side, pane_id: str) -> str:
+def iframe(side: Side, pane_id: str) -> str:
     """The viser pane, through the app's own port."""
-    return _render("pane.html", name=name, title=TITLES[name], pane_id=pane_id)
+    return render("pane.html", side=side, title=f"3-D view, {side}", pane_id=pane_id)
+
+
+def examples(clips: Sequence[ExampleClip], chosen: str) -> str:
+    """The example clips as cards; none is marked while `chosen` names none of them."""
+    return render("examples.html", clips=clips, chosen=chosen)
 
 
 def static_page(name: str) -> str:
     """A template without values, such as the page header."""
-    return _render(name)
+    return render(name)
 
 
 def difference_rows(comparison: Comparison | None) -> list[DifferenceRow]:
@@ -204,7 +209,7 @@ def count(value: int) -> str:
     return f"{value:,}".replace(",", "\u202f")
 
 
-def _bar(name: Side, side: SideReport, longest_ms: float) -> Bar:
+def _bar(name: Kind, side: SideReport, longest_ms: float) -> Bar:
     cost = side.cost
     segments = [
         Segment(key, STAGE_NAMES[key], 100 * spent / longest_ms, milliseconds(spent))
@@ -285,5 +290,5 @@ def _templates() -> Environment:
     return Environment(loader=FileSystemLoader(STATIC), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
 
 
-def _render(template: str, **values: object) -> str:
+def render(template: str, **values: object) -> str:
     return _templates().get_template(template).render(**values)

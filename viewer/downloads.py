@@ -18,7 +18,7 @@ from spark3r.errors import InputError
 from spark3r.export import FORMATS, OWN_WORLD, Filters, Origin, estimated_bytes, file_name, write
 from viewer.charts import byte_count
 from viewer.session import Session
-from viewer.state import SIDES, TITLES, Side
+from viewer.state import SIDES, Side
 
 ALIGNED = "to the dense run of the same frames, by Sim(3): rotation and place from the cameras, scale from depth"
 
@@ -50,7 +50,7 @@ def links(session: Session) -> list[tuple[str, list[tuple[str, str, str]]]]:
     """(title, ((label, what it holds and how large it is, url), …)) for every finished run, Spark3R first."""
     return [
         (
-            TITLES[side],
+            side.title(),
             [(kind.label, f"{kind.title} ({_size(session, side, suffix)})", _url(session, side, suffix))
              for suffix, kind in FORMATS.items() if suffix],
         )
@@ -77,7 +77,7 @@ def _make(session: Session, side: Side, suffix: str) -> Path:
     filters, clip = _filters(session), session.clip
     origin = Origin(
         clip=clip.name if clip else "",
-        alignment=ALIGNED if side == "reduced" else OWN_WORLD,
+        alignment=ALIGNED if side == "right" else OWN_WORLD,
         source=clip.source if clip else None,
     )
     path = Path(tempfile.mkdtemp(dir=session.folder)) / _name(session, side, suffix)

@@ -13,8 +13,10 @@ from spark3r.estimate import Estimate, estimate, free_memory, needed_memory, net
 from spark3r.examples import footage_note
 from spark3r.frames import SourceInfo, describe_source, planned_frames, read_frames
 from spark3r.models.checkpoints import ModelCard, list_models
+from spark3r.models.network import Network
 from spark3r.reduction.schedule import ReductionSchedule
 from viewer import charts
+from viewer.dials import DialFace, kv_dial, query_dial
 from viewer.engine import Models, outline
 from viewer.run import Clip, RunRequest
 
@@ -41,7 +43,7 @@ def look_at(clip: Clip) -> Look:
         facts = f"{info.frame_count} frames, {info.duration_s:.1f} s, {size}"
     else:
         facts = f"{info.frame_count} photo{'s' if info.frame_count != 1 else ''}, {size}"
-    return Look(info, facts, [_data_url(image) for image in frames.images], frames.notes)
+    return Look(info, facts, [data_url(image) for image in frames.images], frames.notes)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Plan:
 
     frames: Mapping[str, str]
     tokens: Mapping[str, str]
+    dials: tuple[DialFace, DialFace]  # query factor, key/value factor
     warning: str = ""
     fits: bool = True  # into memory, as far as is known now
 
@@ -77,7 +80,24 @@ def plan(request: RunRequest, models: Models) -> Plan:
         "Memory": f"about {charts.byte_count(dense.needed_bytes)} ({charts.byte_count(dense.available_bytes)} free)",
     }
     warning = _warning(request, loaded is not None) if dense.fits else _too_large(dense, needed)
-    return Plan(frames, _tokens(schedule, dense, reduced), warning, dense.fits)
+    dials = _dials(schedule, model, dense)
+    return Plan(frames, _tokens(schedule, dense, reduced), dials, warning, dense.fits)
+
+
+def _dials(schedule: ReductionSchedule, model: Network, dense: Estimate) -> tuple[DialFace, DialFace]:
+    """Both dials, standing where the schedule does."""
+    size = dense.frames, dense.height, dense.width
+    some = "" if schedule.sensitive_layers is None or schedule.kv_boost == 1 else " in sensitive layers"
+    return (
+        query_dial(
+            schedule.query_factor, dense.tokens,
+            lambda factor: estimate(model, *size, schedule.with_(query_factor=factor)).query_tokens,
+        ),
+        kv_dial(
+            schedule.kv_factor, dense.tokens,
+            lambda factor: estimate(model, *size, schedule.with_(kv_factor=factor)).kv_tokens, some,
+        ),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -132,6 +152,7 @@ def _warning(request: RunRequest, loaded: bool) -> str:
     return footage_note(request.sampling.model, request.clip.source)
 
 
-def _data_url(image: np.ndarray) -> str:  # [H, W, 3] uint8 RGB
+def data_url(image: np.ndarray) -> str:  # [H, W, 3] uint8 RGB
+    """The image as a JPEG that stands in the page itself."""
     encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()

@@ -29,7 +29,7 @@ from spark3r.reduction.schedule import ReductionSchedule
 from viewer.charts import byte_count
 from viewer.engine import Engine
 from viewer.scene import Ranges, viewer_from_world
-from viewer.state import ReductionSettings, RunReport, SamplingSettings, Side, SideReport
+from viewer.state import Kind, ReductionSettings, RunReport, SamplingSettings, SideReport
 
 KEPT_BASELINES = 3  # dense results one visitor keeps, so that going back to an earlier clip costs nothing
 
@@ -42,7 +42,12 @@ class Clip:
 
     name: str
     paths: tuple[Path, ...]
-    bundled: bool = False
+    example: str = ""  # its name among the example clips; "" for the visitor's own
+
+    @property
+    def bundled(self) -> bool:
+        """Whether it is one of ours."""
+        return bool(self.example)
 
     @property
     def source(self) -> Path | list[Path]:
@@ -118,7 +123,7 @@ class Run:
         request: RunRequest,
         engine: Engine,
         memory: Memory,
-        show: Callable[[Side, Reconstruction, Baseline], None],
+        show: Callable[[Kind, Reconstruction, Baseline], None],
     ) -> None:
         self.report = RunReport("preparing", clip=request.clip.name, doing="Starting")
         if expected := memory.expected(request):
@@ -222,7 +227,7 @@ class Run:
             return comparison
         return replace(comparison, dense_truth=evaluate(dense, truth), reduced_truth=evaluate(reduced, truth))
 
-    def _follow(self, side: Side) -> Callable[[Progress], None]:
+    def _follow(self, side: Kind) -> Callable[[Progress], None]:
         def heard(progress: Progress) -> None:
             now = SideReport("running", progress.stage, progress.fraction, progress.milliseconds, progress.elapsed_ms)
             self._tell(**{side: now})

@@ -1,5 +1,6 @@
 """The page as a running server: everything is put together here, on one port."""
 
+import base64
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,9 @@ from viewer.layout import Choices, build
 from viewer.proxy import pane_routes
 from viewer.run import Clip
 from viewer.session import Sessions
+from viewer.state import ExampleClip
 
+STYLES = ("style.css", "panes.css", "numbers.css")
 UPLOAD_LIMIT = "4gb"
 UPLOADS_KEPT_SECONDS = 24 * 3600
 THEME = Base(
@@ -65,7 +68,8 @@ def running(host: str, port: int, model: str, share: bool = False) -> Iterator[R
     try:
         _, local, public = demo.launch(
             server_name=host, server_port=port, share=share, prevent_thread_lock=True, quiet=True, inbrowser=False,
-            theme=THEME, css_paths=STATIC / "style.css", head=f"<script>{(STATIC / 'page.js').read_text()}</script>",
+            theme=THEME, css_paths=[STATIC / name for name in STYLES],
+            head=f"<script>{(STATIC / 'page.js').read_text()}</script>",
             footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False, max_file_size=UPLOAD_LIMIT,
             app_kwargs={"routes": [*pane_routes(sessions.server_of), *download_routes(sessions.by_download_key)]},
         )  # fmt: skip
@@ -78,15 +82,20 @@ def running(host: str, port: int, model: str, share: bool = False) -> Iterator[R
 def page(engine: Engine, sessions: Sessions, model: str) -> gr.Blocks:
     """The laid out and wired page."""
     ours = list_clips()
-    clips = tuple(Clip(clip.title, (Path(clip.video),), bundled=True) for clip in ours)
+    clips = tuple(Clip(clip.title, (Path(clip.video),), clip.name) for clip in ours)
     models = [(model_label(card), card.name) for card in list_models()]
     if model not in [name for _, name in models]:
         models.append((Path(model).name, model))
-    choices = Choices([(str(clip.thumbnail), clip.title) for clip in ours], models, model)
+    cards = [ExampleClip(clip.name, clip.title, f"{clip.frames} frames", _thumbnail(clip.thumbnail)) for clip in ours]
+    choices = Choices(cards, models, model)
     with gr.Blocks(
         title="Spark3R", analytics_enabled=False, fill_width=True,
         delete_cache=(3600, UPLOADS_KEPT_SECONDS),
     ) as demo:  # fmt: skip
         components = build(choices)
-        wire(demo, components, Handlers(components, sessions, engine, clips))
+        wire(demo, components, Handlers(components, sessions, engine, clips, cards))
     return demo
+
+
+def _thumbnail(path: Path) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -17,7 +17,7 @@ from viewer.engine import Engine
 from viewer.planning import Look
 from viewer.run import Baseline, Clip, Memory, Run, RunRequest
 from viewer.scene import PaneScene, first_look
-from viewer.state import SIDES, RunReport, Side, ViewSettings
+from viewer.state import SIDES, Kind, RunReport, Side, ViewSettings
 
 GRACE_SECONDS = 6.0  # a tab whose connection hiccups comes back within this
 REAP_SECONDS = 1.0
@@ -116,10 +116,11 @@ class Session:
             pane.server.stop()
         self._folder.cleanup()
 
-    def _show(self, side: Side, scene: Reconstruction, baseline: Baseline) -> None:
+    def _show(self, kind: Kind, scene: Reconstruction, baseline: Baseline) -> None:
         """Put a finished run into its pane. Called from the run's thread."""
+        side: Side = "left" if kind == "dense" else "right"
         self.scenes[side] = scene
-        if side == "dense":
+        if kind == "dense":
             if baseline is self._shown:
                 return
             self._begin_view(baseline)
@@ -128,8 +129,8 @@ class Session:
     def _begin_view(self, baseline: Baseline) -> None:
         """Another clip or model: forget the old reduced cloud, take a fresh look."""
         self._shown = baseline
-        self.scenes.pop("reduced", None)
-        self.panes["reduced"].scene.clear()
+        self.scenes.pop("right", None)
+        self.panes["right"].scene.clear()
         self.reset_view()
 
 

@@ -9,9 +9,11 @@ from spark3r.errors import InputError
 from spark3r.reconstruction import USUAL_PERCENTILE, Cost
 from spark3r.reduction.schedule import Policy, ReductionSchedule
 
-Side = Literal["dense", "reduced"]
-SIDES: tuple[Side, Side] = ("dense", "reduced")
-TITLES: dict[Side, str] = {"dense": "Dense", "reduced": "Spark3R"}
+Side = Literal["left", "right"]  # of the page: any run may stand in either pane
+SIDES: tuple[Side, Side] = ("left", "right")
+Kind = Literal["dense", "reduced"]
+TITLES: dict[Kind, str] = {"dense": "Dense", "reduced": "Spark3R"}
+POLICIES = (("Spark3R: merge queries, prune keys/values", "spark3r"), ("Uniform: merge all alike", "uniform"))
 
 Colour = Literal["image", "depth", "confidence"]
 
@@ -24,6 +26,16 @@ KV_BOOSTS = (1, 8)
 HIDDEN_PERCENT = (0, 95)
 THOUSAND_POINTS = (10, 1000)
 POINT_SIZES = (1, 30)
+
+
+@dataclass(frozen=True)
+class ExampleClip:
+    """An example clip as its card shows it."""
+
+    name: str
+    title: str
+    facts: str
+    thumbnail: str  # data URL
 
 
 class _Settings:

@@ -114,7 +114,7 @@ def new_tab(chromium: Browser, address: str, width: int = 1440, height: int = 10
     page.on("pageerror", lambda error: page.errors.append(str(error)))  # pyright: ignore[reportAttributeAccessIssue]
     page.goto(address)
     page.wait_for_function("document.querySelectorAll('iframe.viewer').length === 2", timeout=60_000)
-    for side in ("dense", "reduced"):
+    for side in ("left", "right"):
         camera_ready(page, side)
     return page
 
@@ -157,10 +157,20 @@ def drawn_share(pane: Locator) -> float:
 
 
 def set_number(page: Page, label: str, value: int) -> None:
-    """Type into a slider's number box."""
+    """Type into a slider's number box, unfolding what it stands in."""
     box = page.get_by_label(f"number input for {label}")
+    if not box.is_visible() and label == "Max. frames":
+        page.locator("#frames-line > button").click()
     box.fill(str(value))
     box.blur()
+
+
+def turn(page: Page, name: str, stop: int) -> None:
+    """Turn a dial to a stop with the keyboard, from its least one on."""
+    dial = page.get_by_label(name, exact=True)
+    dial.press("Home")
+    while int(page.locator(".dial", has_text=name).locator(".dial-value").inner_text()) < stop:
+        dial.press("ArrowRight")
 
 
 def reconstruct(page: Page) -> None:

@@ -31,7 +31,7 @@ DONE = RunReport(
         charts.pane_heading("reduced", RunReport(schedule=ATTACK)),
         charts.readout(RunReport(conditions=ATTACK)),
         charts.downloads([(ATTACK, [(ATTACK, ATTACK, ATTACK)])]),
-        charts.iframe("dense", ATTACK),
+        charts.iframe("left", ATTACK),
     ],
 )
 def test_what_a_visitor_names_stays_text(html: str) -> None:

@@ -43,7 +43,7 @@ def browser(registry: Sessions) -> Iterator[TestClient]:
 def test_every_link_gives_its_file_as_shown_and_leaves_none_behind(session: Session, browser: TestClient) -> None:
     session.apply_view(ViewSettings(thousand_points=2, cameras=False))
     titles = [title for title, _ in links(session)]
-    assert titles == ["Spark3R", "Dense"]
+    assert titles == ["Right", "Left"]
     for _, files in links(session):
         for label, _, url in files:
             answer = browser.get("/" + url)
@@ -55,29 +55,29 @@ def test_every_link_gives_its_file_as_shown_and_leaves_none_behind(session: Sess
 
 def test_a_ply_holds_the_point_budget(session: Session, browser: TestClient) -> None:
     session.apply_view(ViewSettings(thousand_points=2))
-    answer = browser.get(f"/download/{session.download_key}/reduced.ply")
+    answer = browser.get(f"/download/{session.download_key}/right.ply")
     cloud = trimesh.load(trimesh.util.wrap_as_stream(answer.content), file_type="ply")
     assert len(cloud.vertices) == 2000  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_a_hostile_name_becomes_a_plain_one(session: Session, browser: TestClient) -> None:
-    answer = browser.get(f"/download/{session.download_key}/dense.npz")
+    answer = browser.get(f"/download/{session.download_key}/left.npz")
     assert answer.headers["content-disposition"] == 'attachment; filename="my-b-clip-b_mini_dense.npz"'
 
 
-@pytest.mark.parametrize("file", ["dense.exe", "dense", "other.glb", "..%2Fdense.glb", "dense.glb.npz"])
+@pytest.mark.parametrize("file", ["left.exe", "left", "other.glb", "..%2Fleft.glb", "left.glb.npz"])
 def test_what_is_not_offered_is_not_there(file: str, session: Session, browser: TestClient) -> None:
     assert browser.get(f"/download/{session.download_key}/{file}").status_code == 404
 
 
 def test_a_wrong_key_opens_nothing(session: Session, browser: TestClient) -> None:
-    for key in ("", "x", session.panes["dense"].key, "a"):
-        assert browser.get(f"/download/{key}/dense.glb").status_code == 404
+    for key in ("", "x", session.panes["left"].key, "a"):
+        assert browser.get(f"/download/{key}/left.glb").status_code == 404
 
 
 def test_an_ended_tab_takes_its_links_with_it(registry: Sessions, browser: TestClient) -> None:
     other = registry.open("b")
     registry.leave("b")
     wait_until(lambda: registry.by_download_key(other.download_key) is None)
-    assert browser.get(f"/download/{other.download_key}/dense.glb").status_code == 404
+    assert browser.get(f"/download/{other.download_key}/left.glb").status_code == 404
     assert not other.folder.exists()

@@ -5,7 +5,8 @@ from typing import get_type_hints
 import gradio as gr
 import pytest
 
-from viewer.layout import Choices, Group, build
+from viewer.layout import Choices, build
+from viewer.parts import Group
 from viewer.state import ReductionSettings, SamplingSettings, ViewSettings
 
 
@@ -13,7 +14,7 @@ from viewer.state import ReductionSettings, SamplingSettings, ViewSettings
 def groups() -> list[tuple[Group, type]]:
     with gr.Blocks():
         page = build(Choices((), [("mini", "mini")], "mini"))
-    return [(page.sampling, SamplingSettings), (page.reduction, ReductionSettings), (page.view, ViewSettings)]
+    return [(page.sampling, SamplingSettings), (page.reduction, ReductionSettings), (page.panes.view, ViewSettings)]
 
 
 def test_sliders_and_settings_have_the_same_bounds_and_nothing_typed_is_refused_before_a_handler(
@@ -29,4 +30,4 @@ def test_sliders_and_settings_have_the_same_bounds_and_nothing_typed_is_refused_
                 assert bounds[0] <= component.value <= bounds[1]
                 assert component.preprocess(10**9) == 10**9
                 assert component.preprocess(None) is None  # pyright: ignore[reportArgumentType]  the browser sends it
-    assert seen == 8
+    assert seen == 6

@@ -34,7 +34,7 @@ def test_every_model_has_a_plan_without_its_weights(name: str, engine: Engine, r
 def test_the_small_model_says_what_real_footage_needs(engine: Engine, request_for: RequestFor) -> None:
     request = request_for()
     foreign = replace(request, sampling=replace(request.sampling, model="mini"))
-    ours = replace(foreign, clip=Clip("ours", (list_clips()[0].video,), bundled=True))
+    ours = replace(foreign, clip=Clip("ours", (list_clips()[0].video,), list_clips()[0].name))
     assert plan(foreign, engine.models).warning == footage_note("mini", foreign.clip.source) != ""
     assert plan(ours, engine.models).warning == ""
 

@@ -13,7 +13,7 @@ from spark3r.reconstruction import Reconstruction
 from tests.viewer.conftest import some_file, wait_until
 from viewer.engine import Engine, RunQueue
 from viewer.run import Baseline, Clip, Memory, Run, RunRequest
-from viewer.state import Side
+from viewer.state import Kind
 
 RequestFor = Callable[..., RunRequest]
 
@@ -22,13 +22,13 @@ class Shown:
     """Stands in for the panes and keeps what it is given."""
 
     def __init__(self) -> None:
-        self.scenes: list[tuple[Side, Reconstruction, Baseline]] = []
+        self.scenes: list[tuple[Kind, Reconstruction, Baseline]] = []
 
-    def __call__(self, side: Side, scene: Reconstruction, baseline: Baseline) -> None:
+    def __call__(self, side: Kind, scene: Reconstruction, baseline: Baseline) -> None:
         self.scenes.append((side, scene, baseline))
 
     @property
-    def sides(self) -> list[Side]:
+    def sides(self) -> list[Kind]:
         return [side for side, _, _ in self.scenes]
 
 
@@ -106,7 +106,7 @@ def test_what_cannot_be_read_is_one_sentence(engine: Engine, request_for: Reques
 def test_the_unexpected_is_shown_and_logged(
     engine: Engine, request_for: RequestFor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(side: Side, scene: Reconstruction, baseline: Baseline) -> None:
+    def broken(side: Kind, scene: Reconstruction, baseline: Baseline) -> None:
         raise RuntimeError("the pane fell off")
 
     run = Run(request_for(), engine, Memory(), broken)

@@ -52,7 +52,7 @@ def test_a_tab_that_comes_back_within_the_grace_time_stays(engine: Engine) -> No
     sessions = Sessions(engine, grace_s=0.6)
     session = sessions.open("a")
     sessions.leave("a")
-    assert sessions.server_of(session.panes["dense"].key) is session.panes["dense"].server  # its pane asks again
+    assert sessions.server_of(session.panes["left"].key) is session.panes["left"].server  # its pane asks again
     threading.Event().wait(1.4)
     assert sessions.of("a") is session
     sessions.close()
@@ -103,4 +103,4 @@ def test_another_clip_clears_the_old_reduced_cloud(sessions: Sessions, request_f
     finish(session)
     session.start(request_for(max_frames=3))
     finish(session)
-    assert len(session.scenes["dense"]) == len(session.scenes["reduced"]) == 3
+    assert len(session.scenes["left"]) == len(session.scenes["right"]) == 3

@@ -1,0 +1,79 @@
+"""The two 3-D panes as they stand on the page: headings, the tools laid over them, the frame strip beneath."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from viewer import charts
+from viewer.parts import Group, block, slider
+from viewer.state import (
+    HIDDEN_PERCENT,
+    POINT_SIZES,
+    SIDES,
+    THOUSAND_POINTS,
+    ViewSettings,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ViewInputs(Group):
+    min_confidence_percentile: gr.Slider
+    thousand_points: gr.Slider
+    point_size: gr.Slider
+    colour: gr.Radio
+    cameras: gr.Checkbox
+
+
+@dataclass(frozen=True)
+class Pane:
+    heading: gr.HTML
+    frame: gr.HTML
+
+
+@dataclass(frozen=True)
+class Panes:
+    """Both panes, left and right, and what controls their view."""
+
+    left: Pane
+    right: Pane
+    linked: gr.Checkbox
+    reset: gr.Button
+    view: ViewInputs
+    strip: gr.HTML  # the frames of the clip with their depths
+
+
+def build_panes() -> Panes:
+    """Lay out the panes, the tools over them and the frame strip beneath, inside the open column."""
+    panes = {}
+    with gr.Row(elem_classes="panes", elem_id="panes"):
+        for side in SIDES:
+            with gr.Column(elem_classes="pane", elem_id=f"side-{side}", min_width=0):
+                heading = block(elem_classes="pane-top")
+                block(charts.static_page("colour_scale.html"), elem_classes="pane-scale")
+                panes[side] = Pane(heading, block(elem_classes="pane-view", elem_id=f"pane-{side}"))
+        with gr.Column(elem_classes="pane-tools", elem_id="pane-tools", min_width=0):
+            tools = _tools()
+    strip = block(elem_id="frame-strip")
+    return Panes(**panes, **tools, strip=strip)
+
+
+def _tools() -> dict[str, Any]:
+    start = ViewSettings()
+    colour = gr.Radio(
+        [("RGB", "image"), ("Depth", "depth"), ("Confidence", "confidence")], value=start.colour, label="Colour by",
+        show_label=False, container=False, elem_classes="segmented",
+    )  # fmt: skip
+    reset = gr.Button("Reset view", size="sm", elem_classes="reset")
+    with gr.Accordion("View", open=False, elem_classes="view-settings"):
+        confidence = slider(
+            *HIDDEN_PERCENT, start.min_confidence_percentile, step=1, label="Hide unsure, %", elem_classes="slim"
+        )
+        points = slider(
+            *THOUSAND_POINTS, start.thousand_points, step=10, label="Points, thousands", elem_classes="slim"
+        )
+        point_size = slider(*POINT_SIZES, start.point_size, step=1, label="Point size", elem_classes="slim")
+        cameras = gr.Checkbox(start.cameras, label="Cameras", elem_classes="switch")
+        linked = gr.Checkbox(True, label="Link views", elem_id="linked", elem_classes="switch")
+    view = ViewInputs(confidence, points, point_size, colour, cameras)
+    return {"view": view, "linked": linked, "reset": reset}

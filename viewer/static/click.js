@@ -1,0 +1,16 @@
+// One listener for whatever HTML the block holds: an element with data-action is a button of the page.
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-action]");
+  if (!button || button.disabled) return;
+  trigger("click", { action: button.dataset.action, value: button.dataset.value ?? "" });
+});
+element.addEventListener("change", (event) => {
+  const field = event.target.closest("[data-change]");
+  if (field) trigger("click", { action: field.dataset.change, value: field.value });
+});
+element.addEventListener("keydown", (event) => {
+  const button = event.target.closest("[data-action]:not(button)");
+  if (!button || (event.key !== "Enter" && event.key !== " ")) return;
+  event.preventDefault();
+  trigger("click", { action: button.dataset.action, value: button.dataset.value ?? "" });
+});

@@ -5,19 +5,26 @@ import sys
 from collections.abc import Sequence
 
 from spark3r.errors import InputError
+from spark3r.installation import require
 
 ABOUT = "Spark3R: long videos into depth, cameras and point clouds, fast, without retraining."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code. `--help` and flags that do not parse leave by SystemExit."""
+    try:
+        require("The command line", "tyro")
+    except InputError as error:
+        print(f"spark3r: {error}", file=sys.stderr)
+        return 1
     import tyro
 
-    from spark3r.commands import COMMANDS
+    from spark3r.commands import COMMANDS, check_installed
     from spark3r.commands.options import UsageError
 
     command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="spark3r", description=ABOUT, args=arguments)
     try:
+        check_installed(command)
         command.run()
         sys.stdout.flush()
     except InputError as error:

@@ -13,6 +13,7 @@ from spark3r.estimate import Schedule
 from spark3r.frames import Frames
 from spark3r.geometry import Similarity, align_cameras
 from spark3r.inference import Progress, reconstruct
+from spark3r.installation import require
 from spark3r.measure import machine
 from spark3r.metrics import Consistency, Scores, consistency, evaluate, match_features
 from spark3r.metrics.depth import depth_scale
@@ -108,6 +109,7 @@ def compare(
     truth     of the whole clip or of these frames; both results are then scored against it
     The rest is as in `reconstruct`, which also says what is raised; InputError for a baseline of something else.
     """
+    require("A comparison", "scipy")
     network = load_model(model, device, dtype) if isinstance(model, str) else model
     warm_up(frames, network, schedule, resolution)
     runs = {"resolution": resolution, "cancel": cancel}

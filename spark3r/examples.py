@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from spark3r.installation import assets
 from spark3r.metrics.truth import Truth, read_truth
 from spark3r.models.registry import ENTRIES
 from spark3r.training.scenes.recipe import Recipe, Stage
 
-FOLDER = Path(__file__).resolve().parents[1] / "assets" / "clips"
+FOLDER = assets("clips")
 THUMBNAIL_WIDTH = 256
 RENDERED_WIDTH = 256  # pixels of a depth map rendered from a recipe, unless asked otherwise
 REAL_FOOTAGE = (

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from spark3r.attention import Planner, Reduction
+from spark3r.processor import BFLOAT16, extensions
 from spark3r.tokens import TokenLayout
 
 STAGE_OF_SCOPE = {"frame": "frame_attention", "global": "global_attention", "register": "global_attention"}
@@ -175,5 +176,5 @@ def _processor() -> str:
         else []
     )
     name = names[0] if names else platform.processor() or "unknown processor"
-    extensions = [e for e in ("avx512_bf16", "amx_bf16") if torch.cpu.get_capabilities().get(e)]
-    return " ".join([name, f"({os.cpu_count()} cores)", *extensions])
+    fast = [extension for extension in BFLOAT16 if extension in extensions()]
+    return " ".join([name, f"({os.cpu_count()} cores)", *fast])

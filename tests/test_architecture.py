@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # Who may import whom inside spark3r: only what stands on a lower floor, or in the same package.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"files", "tokens", "geometry"}),
+    frozenset({"files", "installation", "processor", "tokens", "geometry"}),
     frozenset({"kernels"}),
     frozenset({"attention"}),
     frozenset({"models", "reduction", "frames", "measure"}),  # strangers to each other
@@ -34,6 +34,7 @@ OUTSIDE = (
     "spark3r.frames",
     "spark3r.estimate",
     "spark3r.inference",
+    "spark3r.installation",
     "spark3r.reconstruction",
     "spark3r.compare",
     "spark3r.geometry",

@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from spark3r.errors import InputError
 from spark3r.files import replacing
+from spark3r.installation import require
 
 STAGES = ("encoder", "frame_attention", "global_attention", "matching", "heads")
 COLOURS = ("#8da0cb", "#66c2a5", "#fc8d62", "#e78ac3", "#b3b3b3")
@@ -120,10 +120,9 @@ def _save(figure: Any, path: Path, caption: str) -> None:
 
 def _pyplot() -> Any:
     """matplotlib without a window."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise InputError("a chart needs matplotlib: `pip install matplotlib`, or leave out --chart") from error
+    require("A chart", "matplotlib")
+    import matplotlib
+
     matplotlib.use("Agg")
     import matplotlib.pyplot
 

@@ -11,6 +11,7 @@ from spark3r.commands.probe import ProbeLayers
 from spark3r.commands.reconstruct import Reconstruct
 from spark3r.commands.sensitivity import Sensitivity
 from spark3r.commands.train import Train
+from spark3r.installation import require
 
 
 class Command(Protocol):
@@ -32,6 +33,16 @@ COMMANDS: dict[str, type[Command]] = {
     "train": Train,
 }
 
+_SCORING = (Ablations, Compare, Evaluate, ProbeLayers, Sensitivity)
+
+
+def check_installed(command: Command) -> None:
+    """Raises InputError if a package is missing that the command would need in the end; asked before it starts."""
+    scores = ("scipy",) if isinstance(command, _SCORING) else ()
+    charts = ("matplotlib",) if getattr(command, "chart", None) is not None else ()
+    require(f"`spark3r {next(name for name in COMMANDS if COMMANDS[name] is type(command))}`", *scores, *charts)
+
+
 __all__ = [
     "COMMANDS",
     "Benchmark",
@@ -44,4 +55,5 @@ __all__ = [
     "Reconstruct",
     "Sensitivity",
     "Train",
+    "check_installed",
 ]

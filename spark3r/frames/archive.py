@@ -1,10 +1,11 @@
 """Zip members in memory, one at a time: nothing is unpacked to disk, every size is checked while reading."""
 
+from __future__ import annotations
+
 import stat
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import Self
 
 from spark3r.errors import InputError
 
@@ -32,7 +33,7 @@ class ZipMembers:
             self._zip.close()
             raise
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> ZipMembers:
         return self
 
     def __exit__(self, *_: object) -> None:

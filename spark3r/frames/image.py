@@ -11,6 +11,7 @@ import numpy as np
 
 from spark3r.errors import InputError
 from spark3r.frames.sampling import stored_size
+from spark3r.installation import require
 
 HEIC_SUFFIXES = frozenset({".heic", ".heif"})
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}) | HEIC_SUFFIXES
@@ -174,12 +175,9 @@ def _flags(data: bytes, resolution: int) -> int:
 
 def _decode_heic(data: bytes, name: str) -> tuple[np.ndarray, int]:
     """(pixels [H, W, C] uint8, 1): libheif turns the picture itself."""
-    try:
-        import pillow_heif
-    except ImportError as error:
-        raise InputError(
-            f"{name} is HEIC, which needs one more package: run 'pip install pillow-heif', or export it as JPEG."
-        ) from error
+    require(f"Reading {name}, a HEIC photo,", "pillow_heif")
+    import pillow_heif
+
     try:
         picture = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)
         check_pixels(picture.size, name)

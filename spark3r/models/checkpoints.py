@@ -20,6 +20,7 @@ from spark3r.models.fetch import Progress
 from spark3r.models.hub import download
 from spark3r.models.network import Network
 from spark3r.models.registry import ENTRIES, WEIGHTS, ModelCard, list_models, named, recognise
+from spark3r.processor import BFLOAT16, extensions
 
 __all__ = [
     "ModelCard",
@@ -143,7 +144,7 @@ def _file_of(path: Path) -> Path:
 def _what_it_is(path: Path) -> tuple[ModelConfig, Converter | None]:
     """The config of a file: written in it by us, or told from the names of its tensors."""
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing: install Spark3R with its assets, or choose another model")
+        raise CheckpointError(f"{path} is missing: install Spark3R anew, or choose another model")
     state, metadata = _read(path)
     if "config" in metadata:
         return _config_of(metadata["config"], path.name), None
@@ -256,5 +257,4 @@ def _has_fast_bfloat16(device: torch.device) -> bool:
     """Measured on AVX512-BF16: linear layers 4–5 times faster than in float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+    return not extensions().isdisjoint(BFLOAT16)

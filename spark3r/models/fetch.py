@@ -113,9 +113,11 @@ def _check_sum(path: Path, etag: str) -> None:
     """Large files are named by the SHA-256 of their content; a damaged one is removed."""
     if not re.fullmatch(r"[0-9a-f]{64}", etag):
         return
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != etag:
+        while block := file.read(_CHUNK):
+            digest.update(block)
+    if digest.hexdigest() != etag:
         path.unlink()
         raise OSError("what arrived is not what the hub has: its checksum differs")
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from spark3r.errors import CheckpointError
+from spark3r.installation import require
 from spark3r.models.fetch import BrokeOff, Progress, arrived_bytes, fetch
 from spark3r.models.registry import Entry, Source
 
@@ -24,13 +25,9 @@ def download(entry: Entry, progress: Progress | None = None, cancel: Callable[[]
     HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured. Without `progress` a bar is drawn on terminals.
     Raises CheckpointError.
     """
-    try:
-        from huggingface_hub import try_to_load_from_cache
-    except ImportError as error:
-        raise CheckpointError(
-            f"{entry.card.name} comes from the Hugging Face hub, which needs `pip install huggingface_hub`; "
-            "or give the path of its weights"
-        ) from error
+    require(f"Fetching {entry.card.name} from the Hugging Face hub", "huggingface_hub")
+    from huggingface_hub import try_to_load_from_cache
+
     for source in entry.sources:
         cached = try_to_load_from_cache(source.repository, source.file)
         if isinstance(cached, str):

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from spark3r.errors import InputError
+from spark3r.installation import require
 from spark3r.models.config import ModelConfig, ResizeRule
 
 LARGEST_SIDE = 2048
@@ -282,8 +283,7 @@ def _resized(image: np.ndarray, size: Size, method: Method) -> np.ndarray:
 
 
 def _pillow():
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise InputError("this model resizes images as Pillow does: `pip install pillow`") from error
+    require("Resizing as this model was trained with", "PIL")
+    from PIL import Image
+
     return Image

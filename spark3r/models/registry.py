@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from spark3r.errors import CheckpointError
+from spark3r.installation import assets
 from spark3r.models.config import ModelConfig
 from spark3r.models.converter import Converter
 from spark3r.models.families.da3 import DA3_BASE, DA3_GIANT, DA3_LARGE, DA3_SMALL, da3_door
@@ -15,7 +15,7 @@ from spark3r.models.families.omega import OMEGA_DOOR, vggt_omega
 from spark3r.models.families.pi3 import PI3_DOOR, pi3
 from spark3r.models.families.vggt import VGGT_DOOR, vggt
 
-WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "weights"
+WEIGHTS = assets("weights")
 
 
 @dataclass(frozen=True)

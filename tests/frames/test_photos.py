@@ -89,7 +89,7 @@ def test_heic_is_read_upright() -> None:
 
 def test_heic_without_its_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(InputError, match=r"a.heic is HEIC.*pip install pillow-heif"):
+    with pytest.raises(InputError, match=r"a.heic, a HEIC photo.*pip install pillow-heif"):
         decode_image(b"\x00\x00\x00\x18ftypheic", "a.heic", FULL)
 
 

@@ -13,7 +13,6 @@ from spark3r.metrics.confidence import BINS, STEP
 from spark3r.reconstruction import USUAL_PERCENTILE
 from spark3r.training.config import EXAMPLE_SEED, VALIDATION_SEED, TrainingConfig
 from spark3r.training.scenes import paths, sequences
-from viewer.state import ViewSettings
 
 
 def test_a_denser_clip_walks_the_same_path() -> None:
@@ -67,8 +66,7 @@ def test_a_filmed_clip_is_what_training_shows_in_bytes() -> None:
     np.testing.assert_array_equal(truth.world_from_camera, clips.world_from_camera[0].numpy())
 
 
-def test_the_filter_marked_is_the_pages() -> None:
-    assert ViewSettings().min_confidence_percentile == USUAL_PERCENTILE
+def test_the_filter_marked_lies_on_a_step() -> None:
     assert USUAL_PERCENTILE % STEP == 0
 
 

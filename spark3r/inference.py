@@ -20,7 +20,7 @@ from spark3r.models import preprocess
 from spark3r.models.checkpoints import load_model
 from spark3r.models.config import VitConfig
 from spark3r.models.cost import FRAMES_AT_ONCE, head_frames, head_work
-from spark3r.models.network import Network
+from spark3r.models.network import Network, Taps
 from spark3r.reconstruction import Cost, Reconstruction
 from spark3r.reduction import ReductionSchedule, SchedulePlanner
 from spark3r.tokens import TokenLayout
@@ -180,14 +180,14 @@ class _Run:
                 skips.append(encoded.skip)
         return np.concatenate(images), tokens, torch.cat(skips) if skips else None
 
-    def _aggregate(self, tokens: Tensor) -> list[Tensor]:
+    def _aggregate(self, tokens: Tensor) -> Taps:
         plan = self.meter.timed(SchedulePlanner(self.schedule, match_dtype=self.network.dtype))
         scopes = [block.scope for block in self.network.config.blocks]
         remaining = iter(scopes)
         with self.meter.watching(self.network.trunk.blocks, scopes, lambda: self._step(next(remaining))):
-            return self.network.trunk(tokens, self.layout, plan)
+            return self.network.aggregate(tokens, self.layout, plan)
 
-    def _densify(self, taps: list[Tensor], skip: Tensor | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _densify(self, taps: Taps, skip: Tensor | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Depth and confidence [S, H, W] float32, and intrinsics [S, 3, 3] where the dense head finds them, moved off
         the device as they are made."""
         depth = np.empty((len(self.frames), *self.size), np.float32)

@@ -35,7 +35,7 @@ def count_flops(
     patches = encoded.patches.expand(frames, -1, -1)
     plan = _CountedPlanner(schedule)
     with FlopCounterMode(display=False) as trunk:
-        taps = network.trunk(patches, layout, plan)
+        taps = network.aggregate(patches, layout, plan)
     with FlopCounterMode(display=False) as cameras:
         network.cameras(taps, height, width)
     with FlopCounterMode(display=False) as dense:

@@ -20,6 +20,7 @@ from spark3r.models.heads.dpt import DptHead
 from spark3r.models.heads.points import PatchCameraHead, PointHead
 from spark3r.models.heads.pose import RefiningCameraHead, RegisterCameraHead, TokenCameraHead
 from spark3r.models.trunk import Trunk
+from spark3r.tokens import TokenLayout
 
 _PARTS: dict[type, type[nn.Module]] = {
     configs.StemConfig: StemEncoder,
@@ -46,8 +47,15 @@ class Prediction(NamedTuple):
     intrinsics: Tensor  # [B, S, 3, 3]
 
 
+class Taps(NamedTuple):
+    """What the heads read of the tapped layers."""
+
+    dense: list[Tensor]  # for every tap what the dense head reads, [B, S, …]
+    camera: Tensor  # what the camera head reads of the last tap, [B, S, special or P, 2C]
+
+
 class Network(nn.Module):
-    """One model family at one size; `encode`, `trunk`, `cameras` and `dense` are the steps, `forward` runs them all."""
+    """One model family at one size; `encode`, `aggregate`, `cameras` and `dense` are the steps, `forward` runs all."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -64,7 +72,7 @@ class Network(nn.Module):
         batch, frames, _, height, width = images.shape
         encoded = self.encode(images.flatten(0, 1))
         layout = self.trunk.layout(frames, self.grid(height, width))
-        taps = self.trunk(encoded.patches, layout, plan)
+        taps = self.aggregate(encoded.patches, layout, plan)
         cameras = self.cameras(taps, height, width)
         answer = self.dense(taps, encoded.skip, slice(None), height, width)
         depth, logit, intrinsics = (None if x is None else x.unflatten(0, (batch, frames)) for x in answer)
@@ -77,13 +85,26 @@ class Network(nn.Module):
     def encode(self, images: Tensor) -> Encoded:  # [S, 3, H, W]
         return self.encoder(images)
 
-    def cameras(self, taps: list[Tensor], height: int, width: int) -> Cameras:
-        """From the special tokens of the last tap (π³: from all of them)."""
-        return self.camera_head(taps[-1], (height, width))
+    def aggregate(self, patches: Tensor, layout: TokenLayout, plan: Planner = dense, offload: bool = False) -> Taps:
+        """Patches as `Trunk.forward` takes them → what the heads need; `offload` keeps it in memory of the CPU."""
+        kept = self.trunk(patches, layout, plan, self.read, offload)
+        return Taps([parts[0] for parts in kept], kept[-1][-1].to(self.device))
 
-    def dense(self, taps: list[Tensor], skip: Tensor | None, frames: slice, height: int, width: int) -> Dense:
+    def read(self, tap: int, both: Tensor) -> tuple[Tensor, ...]:
+        """What the dense head reads of a tapped layer [B, F, P, 2C], kept in the type that the network works in; of the
+        last one also what the camera head reads, exactly, unless that is the same."""
+        seen = self.dense_head.read(tap, both.flatten(0, 1)).to(self.dtype).unflatten(0, both.shape[:2])
+        if tap < len(self.config.taps) - 1 or isinstance(self.config.camera, configs.PatchCamera):
+            return (seen,)
+        return seen, both[:, :, : self.config.tokens.special]
+
+    def cameras(self, taps: Taps, height: int, width: int) -> Cameras:
+        """From the special tokens of the last tap (π³: from all of them)."""
+        return self.camera_head(taps.camera, (height, width))
+
+    def dense(self, taps: Taps, skip: Tensor | None, frames: slice, height: int, width: int) -> Dense:
         """Depth and confidence of some frames; skip holds the encoder's fine features of the same frames."""
-        chosen = [tap.flatten(0, 1)[frames] for tap in taps]
+        chosen = [tap.flatten(0, 1)[frames].to(self.device, non_blocking=True) for tap in taps.dense]
         return self.dense_head(chosen, self.grid(height, width), skip)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:

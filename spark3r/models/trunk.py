@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +15,32 @@ from spark3r.models.config import ModelConfig, Rope, Scope
 from spark3r.tokens import TokenLayout
 
 FEWEST_FRAMES_TO_CHOOSE_FROM = 3  # with fewer, the first frame is the reference
+_FRAMES_READ_AT_ONCE = 16  # of a tapped layer, so that both its outputs stand side by side for few frames only
+
+Reader = Callable[[int, Tensor], tuple[Tensor, ...]]
+"""What heads keep of tapped layer number `tap`: from its frame and global outputs side by side, [B, F, P, 2C] for some
+frames, to tensors [B, F, …]. What is read of a frame depends on that frame alone."""
+
+
+def whole_layer(tap: int, both: Tensor) -> tuple[Tensor, ...]:
+    """The reader that keeps everything."""
+    return (both,)
+
+
+class _Half(NamedTuple):
+    """The output of a frame block, kept until the layer is tapped: special tokens exactly, for cameras are read from
+    them; patches in the type that the blocks work in."""
+
+    special: Tensor  # [B, S, special, C]
+    patches: Tensor  # [B, S, h·w, C]
+
+    def frames(self, chosen: Callable[[Tensor], Tensor]) -> Tensor:  # [B, F, P, C]
+        special = chosen(self.special)
+        return torch.cat((special, chosen(self.patches).to(special.dtype)), dim=2)
 
 
 class Trunk(nn.Module):
-    """Walks the blocks and keeps only the layers that the heads read."""
+    """Walks the blocks and keeps only what the heads read of the layers that they tap."""
 
     periods: Tensor  # [D/4] of the "whole" rotary positions, where there are any
 
@@ -38,41 +62,47 @@ class Trunk(nn.Module):
         reference = frames // 2 if self.config.tokens.reference == "middle" else 0
         return TokenLayout(frames, self.config.tokens.special, grid, reference)
 
-    def forward(self, patches: Tensor, layout: TokenLayout, plan: Planner = dense) -> list[Tensor]:
-        """patches [B·S, h·w, C] as the encoder gives them, or [B·S, P, C] with room in front (see `empty_tokens`; then
-        the memory is the trunk's own from here on) → for every tap the frame and global outputs side by side,
-        [B, S, P, 2C], frames in the order they came in."""
+    def forward(
+        self,
+        patches: Tensor,  # [B·S, h·w, C] as the encoder gives them, or [B·S, P, C] with room in front (see
+        # `empty_tokens`; then the memory is the trunk's own from here on)
+        layout: TokenLayout,
+        plan: Planner = dense,
+        read: Reader = whole_layer,
+        offload: bool = False,
+    ) -> list[tuple[Tensor, ...]]:
+        """For every tap what `read` keeps of it, [B, S, …], frames in the order they came in; with `offload` in pinned
+        memory of the CPU."""
         x, order = self._entering(patches, layout)  # x: [B, N, C], updated in place from here on
         rotation_of = cache(lambda rope, scope: self._rotation(rope, scope, layout, x.device))
-        kept, rooms, layer = [], self._rooms(x, since=-1), 0
+        half, kept, layer = self._half(x, layout, since=-1), [], 0
         for index, (block, config) in enumerate(zip(self.blocks, self.config.blocks, strict=True)):
             if index == self.config.tokens.enter_at:
                 x = self._with_special(x, layout)
             rotation = rotation_of(config.rope, config.scope)
             if config.scope == "frame":
                 x = layout.joined(block(layout.framed(x), rotation, in_place=True))
-                rooms = self._rooms(x, since=index)
+                half = self._half(x, layout, since=index)
             elif config.scope == "register":
                 x = _among_specials(block, x, layout)
             else:
                 x = block(x, rotation, _planned(plan, layout, layer), in_place=True)
                 layer += 1
             if index in self.config.taps:
-                both = rooms.pop()
-                both[..., x.shape[-1] :] = x
-                both = both.unflatten(1, (layout.frames, layout.per_frame))
-                kept.append(both if order is None else _in_order(both, order.argsort(dim=1)))
+                assert half is not None
+                whole = x.unflatten(1, (layout.frames, layout.per_frame))
+                kept.append(_read(partial(read, len(kept)), half, whole, order, offload))
         return kept
 
-    def _rooms(self, x: Tensor, since: int) -> list[Tensor]:
-        """Memory [B, N, 2C] for each tap from frame block `since` up to the next one. Its first half holds the frame
-        output x [B, N, C], which is about to change."""
+    def _half(self, x: Tensor, layout: TokenLayout, since: int) -> _Half | None:
+        """A copy of the frame output x [B, N, C], which is about to change, where a layer is tapped between frame block
+        `since` and the next one."""
         scopes = [block.scope for block in self.config.blocks]
         following = scopes.index("frame", since + 1) if "frame" in scopes[since + 1 :] else len(scopes)
-        rooms = [x.new_empty(*x.shape[:2], 2 * x.shape[-1]) for tap in self.config.taps if since <= tap < following]
-        for room in rooms:
-            room[..., : x.shape[-1]] = x
-        return rooms
+        if not any(since <= tap < following for tap in self.config.taps):
+            return None
+        special, patches = layout.split(x)
+        return _Half(special.clone(), patches.to(self.blocks[0].attn.qkv.weight.dtype, copy=True))
 
     def empty_tokens(self, layout: TokenLayout) -> Tensor:
         """Memory for a clip's tokens, [S, P, C]: patches belong at the end of each frame's row."""
@@ -114,6 +144,39 @@ class Trunk(nn.Module):
     @property
     def _head_dim(self) -> int:
         return self.config.width // self.config.heads
+
+
+def _read(
+    read: Callable[[Tensor], tuple[Tensor, ...]],
+    half: _Half,
+    whole: Tensor,  # [B, S, P, C]
+    order: Tensor | None,  # [B, S]
+    offload: bool,
+) -> tuple[Tensor, ...]:
+    """What is read of a tapped layer, some frames at a time: all of it never stands in memory."""
+    frames = whole.shape[1]
+    at_once = frames if torch.is_grad_enabled() else _FRAMES_READ_AT_ONCE
+    place = None if order is None else order.argsort(dim=1)
+    rooms: tuple[Tensor, ...] = ()
+    for start in range(0, frames, at_once):
+        some = slice(start, min(start + at_once, frames))
+
+        def chosen(x: Tensor, some: slice = some) -> Tensor:
+            return x[:, some] if place is None else _in_order(x, place[:, some])
+
+        parts = read(torch.cat((half.frames(chosen), chosen(whole)), dim=-1))
+        if at_once >= frames and not offload:
+            return parts
+        rooms = rooms or tuple(_room(part, frames, offload) for part in parts)
+        for room, part in zip(rooms, parts, strict=True):
+            room[:, some].copy_(part, non_blocking=True)
+    return rooms
+
+
+def _room(part: Tensor, frames: int, offload: bool) -> Tensor:
+    """Memory [B, S, …] for all frames of what is read of some, [B, F, …]."""
+    shape = (len(part), frames, *part.shape[2:])
+    return torch.empty(shape, dtype=part.dtype, pin_memory=part.is_cuda) if offload else part.new_empty(shape)
 
 
 def _planned(plan: Planner, layout: TokenLayout, layer: int) -> LayerPlanner:

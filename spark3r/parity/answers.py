@@ -15,7 +15,7 @@ from spark3r.models.config import RegisterCamera
 from spark3r.models.heads.camera import Cameras
 from spark3r.models.heads.dpt import DptHead
 from spark3r.models.heads.points import PointHead
-from spark3r.models.network import Network
+from spark3r.models.network import Network, Taps
 from spark3r.models.trunk import FEWEST_FRAMES_TO_CHOOSE_FROM, balanced_reference
 
 Values = dict[str, Tensor]
@@ -104,9 +104,11 @@ def answers(network: Network, family: str, given: Values) -> Values:
         network.encoder.normalise = nn.Identity()  # these oracles hold normalised images
     with _watched(network, _views(network, family)) as seen:
         encoded = network.encode(images.flatten(0, 1))
-        taps = network.trunk(encoded.patches, network.trunk.layout(images.shape[1], network.grid(*size)))
+        layout = network.trunk.layout(images.shape[1], network.grid(*size))
+        whole = [tap for (tap,) in network.trunk(encoded.patches.clone(), layout)]
+        taps = network.aggregate(encoded.patches, layout)
         cameras = network.cameras(taps, *size)
-        answer = _Answer(network, images.shape[1], size, encoded.patches, taps, cameras, seen)
+        answer = _Answer(network, images.shape[1], size, encoded.patches, whole, taps, cameras, seen)
         values = _OUTPUTS[family](answer)
     once = {name: value[0] for name, value in seen.items() if name.startswith("mid.")}
     return once | values
@@ -120,7 +122,8 @@ class _Answer:
     frames: int
     size: tuple[int, int]
     encoded: Tensor  # [B·S, P, C]
-    taps: list[Tensor]
+    whole: list[Tensor]  # the tapped layers, [B, S, P, 2C]
+    taps: Taps  # what the heads read of them
     cameras: Cameras
     seen: dict[str, list[Tensor]]
 
@@ -161,7 +164,8 @@ def _to_world(points: Tensor, world_from_camera: Tensor) -> Tensor:  # [B, S, H,
 def _vggt(answer: _Answer) -> Values:
     depth, confidence = answer.depth()
     grid = answer.network.grid(*answer.size)
-    raw = answer.framed(answer.network.point_head.raw([tap.flatten(0, 1) for tap in answer.taps], grid))
+    head = answer.network.point_head
+    raw = answer.framed(head.raw([head.read(i, tap.flatten(0, 1)) for i, tap in enumerate(answer.whole)], grid))
     points = raw[:, :, :3].movedim(2, -1)
     poses = torch.stack(answer.seen["changes"]).cumsum(0)
     return {
@@ -175,7 +179,7 @@ def _vggt(answer: _Answer) -> Values:
 
 
 def _pi3(answer: _Answer) -> Values:
-    taps = [tap.flatten(0, 1) for tap in answer.taps]
+    taps = [tap.flatten(0, 1) for tap in answer.taps.dense]
     dense = answer.network.dense(answer.taps, None, slice(None), *answer.size)
     head = answer.network.dense_head
     assert isinstance(head, PointHead)
@@ -193,11 +197,11 @@ def _pi3(answer: _Answer) -> Values:
 def _vggt_omega(answer: _Answer) -> Values:
     depth, confidence = answer.depth()
     config = answer.network.config
-    aggregated = {f"mid.agg{(tap - 1) // 2}": x for tap, x in zip(config.taps, answer.taps, strict=True)}
+    aggregated = {f"mid.agg{(tap - 1) // 2}": x for tap, x in zip(config.taps, answer.whole, strict=True)}
     return {
         "out.depth": depth[..., None],
         "out.depth_conf": confidence,
-        "out.camera_and_register_tokens": answer.taps[-1][:, :, : config.tokens.special],
+        "out.camera_and_register_tokens": answer.whole[-1][:, :, : config.tokens.special],
         **answer.posed(depth),
         **aggregated,
     }
@@ -208,18 +212,18 @@ def _da3(answer: _Answer) -> Values:
     head = answer.network.dense_head
     assert isinstance(head, DptHead)
     grid = answer.network.grid(*answer.size)
-    rays, ray_logit = head.rays(head.maps([tap.flatten(0, 1) for tap in answer.taps], grid), grid)
+    rays, ray_logit = head.rays(head.pyramid([tap.flatten(0, 1) for tap in answer.taps.dense], grid), grid)
     class_tokens = answer.framed(answer.encoded)[:, :, 0]
     chosen = balanced_reference(class_tokens)
     reference = chosen if answer.frames >= FEWEST_FRAMES_TO_CHOOSE_FROM else torch.full_like(chosen, -1)
-    features = {f"mid.feat{i}": answer.framed(x) for i, x in enumerate(answer.seen["features"][: len(answer.taps)])}
+    features = {f"mid.feat{i}": answer.framed(x) for i, x in enumerate(answer.seen["features"][: len(answer.whole)])}
     return {
         "out.depth": depth,
         "out.depth_conf": confidence,
         "out.ray": answer.framed(rays),
         "out.ray_conf": 1 + answer.framed(ray_logit).exp(),
         "mid.ref_index": reference,
-        "mid.cam_token": answer.taps[-1][:, :, 0],
+        "mid.cam_token": answer.whole[-1][:, :, 0],
         **answer.posed(depth),
         **features,
     }

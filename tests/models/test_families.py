@@ -66,7 +66,7 @@ def test_a_tap_keeps_the_frame_and_the_global_output_as_they_were():
     layout = trunk.layout(3, (2, 2))
     with torch.inference_mode():
         taps = trunk(torch.randn(3, 4, 48), layout)
-    for tap, frame, last in zip(taps, (0, 0, 4, 4), config.taps, strict=True):
+    for (tap,), frame, last in zip(taps, (0, 0, 4, 4), config.taps, strict=True):
         for half, block in zip(tap.chunk(2, dim=-1), (frame, last), strict=True):
             torch.testing.assert_close(half.flatten(), outputs[block].flatten(), rtol=0, atol=0)
 
@@ -104,11 +104,31 @@ def test_reduction_acts_in_global_layers_only(family: str):
     assert torch.isfinite(reduced.depth).all()
 
 
+@pytest.mark.parametrize("family", [*FAMILIES, "mini"])
+def test_of_tapped_layers_only_what_the_heads_read_is_kept(family: str):
+    """Far fewer numbers than the layers have; offloaded they are the same numbers."""
+    model = build(mini_config(96, 2)).eval().requires_grad_(False) if family == "mini" else network(family)
+    config, side = model.config, model.config.patch
+    images = torch.rand(5, 3, 3 * side, 4 * side, generator=torch.Generator().manual_seed(5))
+    layout = model.trunk.layout(5, (3, 4))
+    with torch.inference_mode():
+        patches = model.encode(images).patches
+        kept, offloaded = (model.aggregate(patches.clone(), layout, offload=each) for each in (False, True))
+    whole = layout.total * 2 * config.width * len(config.taps)
+    assert sum(tap.numel() for tap in kept.dense) <= whole if family in ("mini", "pi3") else whole / 2
+    assert kept.camera.shape[3] == 2 * config.width
+    for a, b in zip([*kept.dense, kept.camera], [*offloaded.dense, offloaded.camera], strict=True):
+        assert torch.equal(a, b)
+    again, once = (model.dense(kept, model.encode(images).skip, slice(1, 4), 3 * side, 4 * side) for _ in range(2))
+    assert torch.equal(again.depth, once.depth)  # heads leave what was kept as it is
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_parts_and_chunks_change_nothing(family: str, monkeypatch: pytest.MonkeyPatch):
     whole = reconstruct(clip(5), network(family), None, resolution=RESOLUTION[family])
     monkeypatch.setattr(blocks, "_HIDDEN_IN_CACHE", 1)
     monkeypatch.setattr("spark3r.inference.FRAMES_AT_ONCE", 2)
+    monkeypatch.setattr("spark3r.models.trunk._FRAMES_READ_AT_ONCE", 2)
     parts = reconstruct(clip(5), network(family), None, resolution=RESOLUTION[family])
     for name in ("depth", "confidence", "world_from_camera", "intrinsics"):
         a, b = getattr(whole, name), getattr(parts, name)

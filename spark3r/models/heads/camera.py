@@ -36,7 +36,7 @@ class CameraHead(nn.Module):
         self.refine = Linear(width, width)
         self.pose = Linear(width, 9)
 
-    def forward(self, tokens: Tensor, size: tuple[int, int]) -> Cameras:  # tokens: [B, S, P, 2C] of the last tap
+    def forward(self, tokens: Tensor, size: tuple[int, int]) -> Cameras:  # tokens: [B, S, special, 2C] of the last tap
         pose = self._raw(tokens[:, :, 0])
         height, width = size
         intrinsics = intrinsics_from_fov(pose[..., 7:], size, ((width - 1) / 2, (height - 1) / 2))

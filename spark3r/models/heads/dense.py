@@ -43,13 +43,17 @@ class DenseHead(nn.Module):
         self.refine = nn.Sequential(Residual(width), Residual(width))
         self.out = ExactConv(width, 2 * 4 * 4, 3, padding=1)
 
+    def read(self, tap: int, both: Tensor) -> Tensor:  # [F, P, 2C] → [F, h·w, 2C]
+        """All of the patches: the norm that follows sees every tap."""
+        return both[:, self.special :]
+
     def forward(
         self,
-        taps: list[Tensor],  # [F, P, 2C] each
+        taps: list[Tensor],  # [F, h·w, 2C] each, as read
         grid: tuple[int, int],
         skip: Tensor,  # [F, stem, H/4, W/4]
     ) -> Dense:
-        tokens = torch.cat([tap[:, self.special :] for tap in taps], dim=-1)
+        tokens = torch.cat(taps, dim=-1).float()
         x = self.spread(self.norm(tokens)).transpose(1, 2).unflatten(2, grid)
         x = self.coarse(F.pixel_shuffle(x, 2))  # [F, head, 2h, 2w]
         x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)

@@ -97,7 +97,11 @@ class Fusions(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Four tapped layers [F, h·w, 2C] → maps of `features` channels at 4, 2, 1 and ½ times the grid."""
+    """Four tapped layers [F, h·w, 2C] → maps of `features` channels at 4, 2, 1 and ½ times the grid.
+
+    `read` goes as far as each token goes alone, and is done when the layer is tapped: it leaves a tenth to a half of
+    the 2C numbers.
+    """
 
     def __init__(self, width: int, dpt: Dpt):
         super().__init__()
@@ -118,18 +122,21 @@ class Pyramid(nn.Module):
             nn.Conv2d(channels, dpt.features, 3, padding=1, bias=False) for channels in dpt.channels
         )
 
-    def forward(self, taps: list[Tensor], grid: tuple[int, int]) -> list[Tensor]:
-        layers = zip(taps, self.projects, self.resizes, self.laterals, strict=True)
-        return [lateral(scale(add_position(project(self._map(tap, grid))))) for tap, project, scale, lateral in layers]
+    def read(self, tap: int, both: Tensor) -> Tensor:  # [F, h·w, 2C] → [F, h·w, channels of this tap]
+        """Norm and projection."""
+        normed = self.norm(self._features(both)).transpose(1, 2)[..., None]
+        return self.projects[tap](normed)[..., 0].transpose(1, 2)
 
-    def _map(self, tap: Tensor, grid: tuple[int, int]) -> Tensor:
-        return self.norm(self.features(tap)).transpose(1, 2).unflatten(2, grid)
+    def forward(self, taps: list[Tensor], grid: tuple[int, int]) -> list[Tensor]:  # as read
+        maps = [tap.to(torch.float32, copy=True).transpose(1, 2).unflatten(2, grid) for tap in taps]
+        layers = zip(maps, self.resizes, self.laterals, strict=True)
+        return [lateral(scale(add_position(x))) for x, scale, lateral in layers]
 
-    def features(self, tap: Tensor) -> Tensor:
+    def _features(self, both: Tensor) -> Tensor:
         """The tapped layer as the family normalises it."""
         if not hasattr(self, "global_norm"):
-            return tap
-        local, whole = tap.chunk(2, dim=-1)
+            return both
+        local, whole = both.chunk(2, dim=-1)
         return torch.cat((local, self.global_norm(whole)), dim=-1)
 
 
@@ -147,18 +154,19 @@ class DptHead(nn.Module):
         if dpt.rays:
             self.rays = Rays(dpt)
 
+    def read(self, tap: int, both: Tensor) -> Tensor:  # [F, P, 2C] → [F, h·w, channels of this tap]
+        """What is kept of a tapped layer."""
+        return self.pyramid.read(tap, both[:, self.special :].float())
+
     def forward(self, taps: list[Tensor], grid: tuple[int, int], skip: None = None) -> Dense:
-        """taps [F, P, 2C] each."""
+        """taps [F, h·w, channels] each, as read."""
         log_depth, logit = self.raw(taps, grid).unbind(1)
         return Dense(log_depth.exp(), logit)
 
     def raw(self, taps: list[Tensor], grid: tuple[int, int]) -> Tensor:
         """What the last layer says, [F, outputs, H, W]."""
-        maps = self.maps(taps, grid)
+        maps = self.pyramid(taps, grid)
         return self.ending(self.fusions(maps, self.ending.fused_size(grid)), grid)
-
-    def maps(self, taps: list[Tensor], grid: tuple[int, int]) -> list[Tensor]:
-        return self.pyramid([tap[:, self.special :].float() for tap in taps], grid)
 
 
 class _Convolutions(nn.Module):

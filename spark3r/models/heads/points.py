@@ -18,7 +18,7 @@ _SMALLEST_SLOPE = 1e-6  # of ray direction per pixel; bounds the focal length fo
 
 
 class Decoder(nn.Module):
-    """The last tap of some frames [F, P, 2C] → patch features [F, h·w, outputs] in float32."""
+    """The tap of some frames [F, P, 2C] → patch features [F, h·w, outputs] in float32."""
 
     def __init__(self, config: ModelConfig, decoder: DecoderConfig, outputs: int):
         super().__init__()
@@ -52,8 +52,12 @@ class PointHead(nn.Module):
         self.point = ExactLinear(dense.width, 3 * config.patch**2)
         self.confidence = ExactLinear(dense.width, config.patch**2)
 
+    def read(self, tap: int, both: Tensor) -> Tensor:  # [F, P, 2C]
+        """All tokens: three decoders start from here."""
+        return both
+
     def forward(self, taps: list[Tensor], grid: tuple[int, int], skip: None = None) -> Dense:
-        """taps: the last one, [F, P, 2C]."""
+        """taps: one, [F, P, 2C] as read."""
         ray, log_depth = self.rays(taps, grid)
         logit = self._pixels(self.confidence(self.confidence_decoder(taps[-1], grid)), grid)[:, 0]
         return Dense(log_depth.exp(), logit, pinhole(*focal_from_rays(ray, torch.sigmoid(logit))))
@@ -94,7 +98,7 @@ class PatchCameraHead(nn.Module):
         self.decoder = Decoder(config, camera.decoder, camera.width)
         self.pose = _PoseLayers(camera.width)
 
-    def forward(self, tokens: Tensor, size: tuple[int, int]) -> Cameras:  # tokens: [B, S, P, 2C] of the last tap
+    def forward(self, tokens: Tensor, size: tuple[int, int]) -> Cameras:  # tokens: [B, S, P, 2C] of the tap, as read
         grid = (size[0] // self.patch, size[1] // self.patch)
         chunks = tokens.flatten(0, 1).split(_FRAMES_AT_ONCE)
         raw = torch.cat([self.pose(self.decoder(chunk, grid)) for chunk in chunks]).unflatten(0, tokens.shape[:2])

@@ -36,7 +36,7 @@ class RefiningCameraHead(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-5)
         self.change = Mlp(width, width // 2, 9)
 
-    def forward(self, tokens: Tensor, size: tuple[int, int]) -> Cameras:  # tokens: [B, S, P, 2C] of the last tap
+    def forward(self, tokens: Tensor, size: tuple[int, int]) -> Cameras:  # tokens: [B, S, special, 2C] of the last tap
         token = self.token_norm(tokens[:, :, 0].float())
         plain = F.layer_norm(token, token.shape[-1:], eps=1e-6)
         pose, raw = self.first_pose, torch.zeros_like(token[..., :9])
@@ -63,8 +63,8 @@ class RegisterCameraHead(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-5)
         self.branch = Mlp(width, width // 2, 9)
 
-    def forward(self, tokens: Tensor, size: tuple[int, int]) -> Cameras:  # tokens: [B, S, P, 2C] of the last tap
-        x = self.token_norm(tokens[:, :, : self.special].float()).flatten(1, 2)
+    def forward(self, tokens: Tensor, size: tuple[int, int]) -> Cameras:  # tokens: [B, S, special, 2C] of the last tap
+        x = self.token_norm(tokens.float()).flatten(1, 2)
         for block in self.blocks:
             x = block(x)
         raw = self.branch(self.norm(x[:, :: self.special]))
@@ -85,7 +85,7 @@ class TokenCameraHead(nn.Module):
             OrderedDict(translation=Linear(width, 3), quaternion=Linear(width, 4), fov=Linear(width, 2))
         )
 
-    def forward(self, tokens: Tensor, size: tuple[int, int]) -> Cameras:  # tokens: [B, S, P, 2C] of the last tap
+    def forward(self, tokens: Tensor, size: tuple[int, int]) -> Cameras:  # tokens: [B, S, special, 2C] of the last tap
         x = self.hidden(tokens[:, :, 0].float())
         translation, quaternion, fov = (layer(x) for layer in self.pose.values())
         fov = F.relu(fov)

@@ -22,7 +22,6 @@ from spark3r.metrics.truth import Truth
 from spark3r.models.checkpoints import load_model
 from spark3r.models.network import Network
 from spark3r.reconstruction import STAGES, Reconstruction
-from spark3r.reduction import ReductionSchedule
 
 # Enough to load kernels and libraries, too few to cost anything.
 WARM_UP_FRAMES = 2
@@ -167,7 +166,7 @@ def cost_row(scene: Reconstruction, dense: Reconstruction) -> dict[str, Any]:
     schedule = scene.schedule
     return {
         "model": scene.model,
-        "policy": policy_name(schedule),
+        "policy": schedule.name,
         "query_factor": schedule.query_factor,
         "kv_factor": schedule.kv_factor,
         "frames": len(scene),
@@ -183,11 +182,6 @@ def cost_row(scene: Reconstruction, dense: Reconstruction) -> dict[str, Any]:
         "speedup_aggregator": none_if_undefined(_ratio(dense.cost.aggregator_ms, scene.cost.aggregator_ms)),
         "speedup_total": none_if_undefined(_ratio(dense.cost.total_ms, scene.cost.total_ms)),
     }
-
-
-def policy_name(schedule: ReductionSchedule) -> str:
-    """ "dense", "uniform" or "spark3r"."""
-    return "dense" if schedule.is_off else schedule.policy
 
 
 def _named(

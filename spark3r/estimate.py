@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import torch
 
@@ -16,8 +15,10 @@ from spark3r.models.cost import needed_bytes
 from spark3r.models.network import Network
 from spark3r.models.registry import named
 from spark3r.reduction import ReductionSchedule
+from spark3r.reduction.schedule import WORDS
 
-Schedule = ReductionSchedule | Literal["auto"] | None
+Schedule = ReductionSchedule | str | None
+"""A schedule, a word for one (see reduction/schedule.py), or None for dense."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,14 @@ class Estimate:
 
 
 def schedule_for(schedule: Schedule, num_frames: int, model: Network) -> ReductionSchedule:
-    """The schedule meant by "auto" (length-adaptive factors, the model's own sensitive layers) or None (dense)."""
+    """The schedule meant by a word, with the model's own sensitive layers, or by None (dense); InputError otherwise."""
     if schedule is None:
         return ReductionSchedule.off()
     if isinstance(schedule, ReductionSchedule):
         return schedule
-    if schedule != "auto":
-        raise InputError(f"schedule={schedule!r}: must be a ReductionSchedule, 'auto', or None for dense")
-    return ReductionSchedule.auto(num_frames, model.config.sensitive_layers)
+    if not isinstance(schedule, str):
+        raise InputError(f"schedule={schedule!r}: must be a ReductionSchedule, None for dense, or a word: {WORDS}")
+    return ReductionSchedule.parse(schedule, num_frames, model.config.sensitive_layers)
 
 
 def network_size(model: Network, height: int, width: int, resolution: int | None = None) -> tuple[int, int]:

@@ -13,8 +13,9 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
+from pathlib import Path
 from types import MethodType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ from spark3r.attention import Kernel, Reduction
 from spark3r.errors import InputError
 from spark3r.models.registry import ENTRIES
 from spark3r.reduction import ReductionSchedule, SchedulePlanner
+from spark3r.reduction.schedule import WORDS
 from spark3r.tokens import TokenLayout
 
 _MARK = "_spark3r"
@@ -135,11 +137,15 @@ class _Positions(NamedTuple):
     def rows(self, chosen: Tensor) -> _Positions:
         return _Positions(self.index[:, chosen])
 
+    def repeated(self, rows: int) -> Tensor:
+        """One row of positions per sequence, where every clip became several."""
+        return self.index.repeat_interleave(rows // len(self.index), dim=0)
+
 
 class Acceleration:
     """A model under reduction. `undo()`, or leaving the `with` block, gives the model back as it was."""
 
-    def __init__(self, host: _Host, schedule: ReductionSchedule | Literal["auto"]):
+    def __init__(self, host: _Host, schedule: ReductionSchedule | str):
         self.family = host.family
         self.schedule = schedule
         self.layout: TokenLayout | None = None  # of the clip in the model, told by its own input
@@ -157,7 +163,7 @@ class Acceleration:
         """The schedule that a clip of this many frames runs under."""
         if isinstance(self.schedule, ReductionSchedule):
             return self.schedule
-        return ReductionSchedule.auto(num_frames, self._host.sensitive_layers)
+        return ReductionSchedule.parse(self.schedule, num_frames, self._host.sensitive_layers)
 
     def undo(self) -> None:
         """Puts the official attention back. Once is enough; a second call does nothing."""
@@ -174,7 +180,7 @@ class Acceleration:
         self.undo()
 
     def __str__(self) -> str:
-        words = "by length (auto)" if self.schedule == "auto" else str(self.schedule)
+        words = self.schedule if isinstance(self.schedule, ReductionSchedule) else f"{self.schedule} by length"
         return f"{self.family}, {self.num_layers} global layers: {words}"
 
     def _see_clip(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -202,8 +208,8 @@ class Acceleration:
         k = k if attn.k_norm is None else attn.k_norm(k)
         if positions is not None and getattr(attn, "rope", None) is not None:
             places = _Positions(positions)
-            q = attn.rope(q, reduction.query_rotation(places).index)
-            k = attn.rope(k, reduction.context_rotation(places).index)
+            q = attn.rope(q, reduction.query_rotation(places).repeated(len(q)))
+            k = attn.rope(k, reduction.context_rotation(places).repeated(len(k)))
         out = reduction.attend(self._kernel, q.to(v.dtype), k.to(v.dtype), v)
         return reduction.restore(attn.proj_drop(attn.proj(out.transpose(1, 2).flatten(2))))
 
@@ -274,19 +280,25 @@ def _working_dtype(x: Tensor) -> torch.dtype:
     return x.new_empty(1, 1).mm(x.new_empty(1, 1)).dtype
 
 
-def accelerate(model: nn.Module, schedule: ReductionSchedule | Literal["auto"] = "auto") -> Acceleration:
+def accelerate(model: nn.Module, schedule: ReductionSchedule | str = "auto") -> Acceleration:
     """Reduces the tokens of an official model's global attention, until `undo()` or the end of the `with` block.
 
     model     VGGT, Pi3, DepthAnything3 (or its DepthAnything3Net) or VGGTOmega, for inference, any device and type
-    schedule  a ReductionSchedule, or "auto": factors by the number of frames of each call, with the layers that the
-              paper found sensitive. `ReductionSchedule.off()` leaves every output bit-equal.
+    schedule  a ReductionSchedule, or a word for one ("auto", "4x25", "uniform:4", …; reduction/schedule.py has them
+              all), read anew for the number of frames of each call, with the layers that the paper found sensitive.
+              `ReductionSchedule.off()` leaves every output bit-equal. Windows are not for the plug-in: cut the clip.
 
     Clips of any length and size may follow each other; frames and grid are read from each call. One call at a time.
 
     Raises InputError for a class it does not know, a model that is accelerated already, or one without global layers.
     """
-    if schedule != "auto" and not isinstance(schedule, ReductionSchedule):
-        raise InputError(f"schedule={schedule!r}: must be a ReductionSchedule or 'auto'")
+    if not isinstance(schedule, (str, ReductionSchedule)):
+        raise InputError(f"schedule={schedule!r}: must be a ReductionSchedule or a word: {WORDS}")
+    if isinstance(schedule, str) and Path(schedule).is_file():
+        schedule = ReductionSchedule.read(schedule)
+    meant = ReductionSchedule.parse(schedule, 1) if isinstance(schedule, str) else schedule
+    if meant.window:
+        raise InputError("windows are not for the plug-in, which sees one call at a time: call the model for each")
     host = _host(model)
     if not host.attentions:
         raise InputError(f"this {host.family} has no global attention layers (a single-view model): nothing to reduce")

@@ -58,6 +58,11 @@ class TokenLayout:
         mask[:, : self.special] = True
         return mask.flatten()
 
+    def keep_patches(self, chosen: Tensor) -> Tensor:
+        """The mask [N] that keeps every special token and the patches marked in `chosen` [S, h·w]."""
+        special = chosen.new_ones(self.frames, self.special)
+        return torch.cat((special, chosen), dim=1).flatten()
+
     def is_patch(self, device: torch.device | None = None) -> Tensor:
         """Which tokens are patches, [N] bool."""
         return ~self.keep_patches_of(torch.zeros(self.frames, dtype=torch.bool, device=device))

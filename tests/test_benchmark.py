@@ -18,7 +18,8 @@ from spark3r.__main__ import main
 from spark3r.benchmark.ablations import Ablations
 from spark3r.benchmark.chart import relative_to_dense
 from spark3r.benchmark.flops import count_flops
-from spark3r.benchmark.speed import Setting, benchmark, named_schedule
+from spark3r.benchmark.speed import Setting, benchmark
+from spark3r.estimate import schedule_for
 from spark3r.metrics.truth import Truth
 from spark3r.models.blocks import grid_rotation
 from spark3r.models.checkpoints import load_model
@@ -64,6 +65,10 @@ def test_arithmetic_of_every_stage_is_what_the_formulas_say(schedule: ReductionS
 
 def _pairs(frames: int, schedule: ReductionSchedule) -> int:
     """Source–destination pairs over all groups."""
+    if schedule.policy == "uniform":  # at factor 2 half of each frame's patches, and the reference frame for all
+        half, reference = PATCHES // 2, frames // 2
+        near = [sum(f != reference for f in range(start, start + 20)) for start in range(0, frames, 20)]
+        return sum(others * half * (PATCHES + others * half) for others in near)
     pairs = 0
     for start in range(0, frames, schedule.group_size):
         length = min(schedule.group_size, frames - start)
@@ -74,16 +79,16 @@ def _pairs(frames: int, schedule: ReductionSchedule) -> int:
 
 def test_words_mean_schedules(network: Network, tmp_path: Path):
     network = _with_sensitive(network, (1, 2))
-    assert named_schedule("dense", 300, network).is_off
-    assert named_schedule("auto", 300, network) == ReductionSchedule.auto(300, (1, 2))
-    assert named_schedule("4x25", 300, network) == ReductionSchedule(4, 25, sensitive_layers=(1, 2))
-    assert named_schedule("uniform", 300, network).at(0) == (2, 2)
-    assert named_schedule("uniform:6", 300, network).at(1) == (6, 6)
+    assert schedule_for("dense", 300, network).is_off
+    assert schedule_for("auto", 300, network) == ReductionSchedule.auto(300, (1, 2))
+    assert schedule_for("4x25", 300, network) == ReductionSchedule(4, 25, sensitive_layers=(1, 2))
+    assert schedule_for("uniform", 300, network).at(0) == (2, 2)
+    assert schedule_for("uniform:6", 300, network).at(1) == (6, 6)
     file = tmp_path / "schedule.json"
     file.write_text(ReductionSchedule(3, 9).to_json())
-    assert named_schedule(str(file), 300, network) == ReductionSchedule(3, 9)
+    assert schedule_for(str(file), 300, network) == ReductionSchedule(3, 9)
     with pytest.raises(InputError, match="'fast': must be dense, auto"):
-        named_schedule("fast", 300, network)
+        schedule_for("fast", 300, network)
 
 
 def _with_sensitive(network: Network, layers: tuple[int, ...]) -> Network:

@@ -128,6 +128,26 @@ def test_auto_follows_the_length_of_each_call():
         assert "auto" in str(acceleration)
 
 
+@pytest.mark.parametrize("word", ["3x4", "uniform:4", "grid:2x4", "anchor:4", "register"])
+def test_words_choose_policies(model: nn.Module, word: str):
+    images = clip(9, batch=2)
+    dense = model(images)
+    with accelerate(model, word) as acceleration:
+        reduced = model(images)
+        assert word in str(acceleration)
+        assert not torch.allclose(reduced, dense, atol=1e-4)
+        first = model(images[:1])
+    torch.testing.assert_close(first, reduced[:1], rtol=1e-4, atol=1e-5)
+    assert torch.equal(model(images), dense)
+
+
+def test_words_that_do_not_fit_are_refused():
+    with pytest.raises(InputError, match="must be dense, auto"):
+        accelerate(hosts.VGGT(), "fast")
+    with pytest.raises(InputError, match="windows"):
+        accelerate(hosts.VGGT(), "chunked:12+4")
+
+
 def test_omega_counts_global_layers_only():
     """The paper's sensitive layers 10–13, 15–17, 21 are block numbers; register-only blocks are no layers of ours."""
     model = hosts.VGGTOmega()
@@ -179,7 +199,7 @@ def test_an_unknown_class_is_told_what_is_supported(stranger: nn.Module):
 def test_what_cannot_be_reduced_says_why():
     with pytest.raises(InputError, match="no global attention"):
         accelerate(hosts.DepthAnything3Net(alt_start=-1))
-    with pytest.raises(InputError, match="schedule='fast'"):
+    with pytest.raises(InputError, match="schedule 'fast'"):
         accelerate(hosts.VGGT(), "fast")  # pyright: ignore[reportArgumentType]
     hollow = hosts.VGGT()
     del hollow.aggregator.global_blocks

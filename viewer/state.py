@@ -2,18 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from spark3r.compare import Comparison
 from spark3r.errors import InputError
 from spark3r.reconstruction import USUAL_PERCENTILE, Cost
-from spark3r.reduction.schedule import Policy, ReductionSchedule
+from spark3r.reduction.schedule import PolicyName, ReductionSchedule
 
 Side = Literal["left", "right"]  # of the page: any run may stand in either pane
 SIDES: tuple[Side, Side] = ("left", "right")
 Kind = Literal["dense", "reduced"]
 TITLES: dict[Kind, str] = {"dense": "Dense", "reduced": "Spark3R"}
-POLICIES = (("Spark3R: merge queries, prune keys/values", "spark3r"), ("Uniform: merge all alike", "uniform"))
+POLICIES: tuple[tuple[str, PolicyName], ...] = (
+    ("Spark3R: merge queries, prune keys/values", "spark3r"),
+    ("Uniform: merge both sides alike", "uniform"),
+    ("Grid: keys/values of a few patches per frame", "grid"),
+    ("Anchor: a grid, own key and mean", "anchor"),
+    ("Register: special tokens alone", "register"),
+)
 
 Colour = Literal["image", "depth", "confidence"]
 
@@ -77,7 +83,7 @@ class ReductionSettings(_Settings):
             if not self.file:
                 raise InputError("Choose a schedule file (.json) below: `python -m spark3r probe` writes one.")
             return ReductionSchedule.read(self.file)
-        policy: Policy = "uniform" if self.policy == "uniform" else "spark3r"
+        policy = cast(PolicyName, self.policy)  # a name that there is not is refused by the schedule
         return ReductionSchedule(
             self.query_factor, self.kv_factor, self.group_size, self.kv_boost, sensitive_layers, policy
         )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -15,9 +13,9 @@ import numpy as np
 
 from spark3r.attention import torch_kernel
 from spark3r.benchmark.flops import count_flops, matmul_rate
-from spark3r.compare import cost_row, policy_name
-from spark3r.errors import DoesNotFit, InputError
-from spark3r.estimate import network_size, schedule_for
+from spark3r.compare import cost_row
+from spark3r.errors import DoesNotFit
+from spark3r.estimate import network_size
 from spark3r.inference import Progress, reconstruct
 from spark3r.models.network import Network
 from spark3r.reduction import ReductionSchedule
@@ -25,31 +23,6 @@ from spark3r.reduction import ReductionSchedule
 WARM_UP_FRAMES = 24  # more than a group of the automatic schedule, so that every path is taken once
 
 TORCH = ":torch"  # ends the name of a schedule that is measured with torch's own attention kernel
-
-_GIVEN = re.compile(r"(\d+)x(\d+)")
-_UNIFORM = re.compile(r"uniform(?::(\d+))?")
-
-
-def named_schedule(name: str, num_frames: int, network: Network) -> ReductionSchedule:
-    """The schedule a benchmark means by a word, for a clip of this length.
-
-    dense; auto; uniform (both sides merged by the automatic query factor) or uniform:4; 4x25 (query and key/value
-    factor, the latter boosted in the model's insensitive layers as always); the path of a schedule file.
-    """
-    if name in ("dense", "off"):
-        return ReductionSchedule.off()
-    automatic = schedule_for("auto", num_frames, network)
-    if name == "auto":
-        return automatic
-    if given := _GIVEN.fullmatch(name):
-        return automatic.with_(query_factor=int(given[1]), kv_factor=int(given[2]))
-    if uniform := _UNIFORM.fullmatch(name):
-        return automatic.with_(policy="uniform", query_factor=int(uniform[1] or automatic.query_factor))
-    if Path(name).is_file():
-        return ReductionSchedule.read(name)
-    raise InputError(
-        f"schedule {name!r}: must be dense, auto, uniform, uniform:N, two factors such as 4x25, or a schedule file"
-    )
 
 
 @dataclass(frozen=True)
@@ -114,7 +87,7 @@ def _run(
     try:
         scene = reconstruct(frames, network, schedule, resolution=setting.resolution, progress=progress)
     except DoesNotFit as error:
-        about = {"model": network.config.name, "policy": policy_name(schedule), "frames": setting.frames}
+        about = {"model": network.config.name, "policy": schedule.name, "frames": setting.frames}
         return {**about, "skipped": str(error)}
     tokens = {name: getattr(scene.cost, name) for name in ("tokens", "query_tokens", "kv_tokens")}
     return {**cost_row(scene, scene), **tokens}

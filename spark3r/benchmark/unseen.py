@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from spark3r.compare import policy_name
 from spark3r.estimate import network_size
 from spark3r.inference import reconstruct
 from spark3r.metrics import (
@@ -122,7 +121,7 @@ def _scored(
         tell(name)
         scene = reconstruct(images, network, schedule, resolution=resolution)
         factors = {"query_factor": schedule.query_factor, "kv_factor": schedule.kv_factor}
-        kind = {"schedule": name, "policy": policy_name(schedule), **factors}
+        kind = {"schedule": name, "policy": schedule.name, **factors}
         scores = {**evaluate(scene, truth).to_json(), **consistency(scene, matches).to_json()}
         yield name, {**about, **kind, **scores}, confidence_curve(scene, truth)
     if scene is not None:

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import tyro
 
 from spark3r.benchmark.chart import draw_speed
-from spark3r.benchmark.speed import TORCH, Setting, benchmark, named_schedule
+from spark3r.benchmark.speed import TORCH, Setting, benchmark
 from spark3r.commands.options import Dtype, OutputOptions, UsageError, shown_as
 from spark3r.commands.report import Report, byte_count, factor, milliseconds, table
+from spark3r.estimate import schedule_for
 from spark3r.measure import machine
 from spark3r.models.checkpoints import load_model, pick_device, random_model
 from spark3r.models.network import Network
@@ -41,7 +42,8 @@ class Benchmark(OutputOptions):
     random_weights: Annotated[bool, tyro.conf.FlagCreatePairsOff, shown_as("")] = False
     """Models by name with random weights: time does not depend on the weights, so no checkpoint is needed."""
     schedule: Annotated[tuple[str, ...], shown_as("WORD ...")] = ("dense", "uniform", "auto")
-    """dense, auto, uniform, uniform:N, two factors such as 4x25, or a schedule file; default: dense uniform auto.
+    """dense, auto, 4x25, uniform:4, grid:4x25, anchor:25, register, chunked:12+4 or a schedule file (as in `compare`);
+    default: dense uniform auto.
     Followed by :torch (dense:torch) the same with torch's own attention kernel."""
     frames: Annotated[tuple[int, ...], shown_as("N ...")] = (100, 300)
     """Lengths of clips; default: 100 300."""
@@ -66,7 +68,7 @@ class Benchmark(OutputOptions):
             network = self._network(name)
             for setting in self._settings():
                 schedules = {
-                    word: named_schedule(word.removesuffix(TORCH), setting.frames, network) for word in self.schedule
+                    word: schedule_for(word.removesuffix(TORCH), setting.frames, network) for word in self.schedule
                 }
                 rows += benchmark(network, setting, schedules, progress=lambda word, now: report.progress(now))
         about = {**machine(pick_device(self.device)), "command": command_line(), "random_weights": self.random_weights}

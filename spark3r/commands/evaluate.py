@@ -10,13 +10,12 @@ from typing import Annotated, Any
 import tyro
 
 from spark3r.benchmark.chart import draw_confidence
-from spark3r.benchmark.speed import named_schedule
 from spark3r.benchmark.unseen import BASELINE, FIRST_SEED, LENGTHS, SCHEDULES, Study, study_unseen
 from spark3r.commands.benchmark import command_line
 from spark3r.commands.options import RunOptions, UsageError, shown_as
 from spark3r.commands.report import Report, number, table
-from spark3r.compare import policy_name
 from spark3r.errors import InputError
+from spark3r.estimate import schedule_for
 from spark3r.examples import load_truth
 from spark3r.inference import reconstruct
 from spark3r.measure import machine
@@ -62,7 +61,7 @@ class Evaluated:
         return {
             "clip": self.clip,
             "model": model,
-            "policy": policy_name(schedule),
+            "policy": schedule.name,
             "query_factor": schedule.query_factor,
             "kv_factor": schedule.kv_factor,
             "frames": self.frames,
@@ -135,7 +134,7 @@ class Evaluate(RunOptions):
             words = SCHEDULES if self.unseen is not None else ("auto",)
         else:
             return {f"{self.query_factor or 1}x{self.kv_factor or 1}": self.reduction(num_frames, network)}
-        named = {word: named_schedule(word, num_frames, network) for word in words}
+        named = {word: schedule_for(word, num_frames, network) for word in words}
         if self.policy is None:
             return named
         return {word: schedule.with_(policy=self.policy) for word, schedule in named.items()}

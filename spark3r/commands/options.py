@@ -7,14 +7,14 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from spark3r.benchmark.speed import named_schedule
 from spark3r.errors import InputError
-from spark3r.estimate import network_size
+from spark3r.estimate import network_size, schedule_for
 from spark3r.frames import Frames, frames_for
 from spark3r.models.checkpoints import load_model
 from spark3r.models.network import Network
 from spark3r.reduction import ReductionSchedule
-from spark3r.reduction.schedule import Policy
+from spark3r.reduction.policies import POLICIES
+from spark3r.reduction.schedule import PolicyName
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -62,9 +62,10 @@ class RunOptions(OutputOptions):
     kv_factor: Annotated[int | None, shown_as("N")] = None
     """One frame in so many keeps its keys/values; 1 is off."""
     schedule: Annotated[str | None, shown_as("WORD")] = None
-    """In place of the two factors: auto (by length, the default), off, uniform, 4x25, or a schedule file."""
-    policy: Annotated[Policy | None, shown_as("spark3r|uniform")] = None
-    """uniform merges both sides by the query factor, as earlier accelerators do; default: spark3r."""
+    """In place of the two factors: auto (by length, the default), dense, 4x25, uniform:4, grid:4x25, anchor:25,
+    register, chunked:12+4 (windows of 12 frames, 4 shared; chunked:60+20:auto reduces each), or a schedule file."""
+    policy: Annotated[PolicyName | None, shown_as("NAME")] = None
+    """spark3r (the default), or a rival under the same factors: uniform, grid, anchor, register."""
 
     def load(self) -> Network:
         """The network, where and as the flags say."""
@@ -83,15 +84,9 @@ class RunOptions(OutputOptions):
         """The schedule the flags mean. Factors use the model's own sensitive layers; a factor left out is off."""
         self.check()
         if self.query_factor is None and self.kv_factor is None:
-            chosen = named_schedule(self.schedule or "auto", num_frames, network)
+            chosen = schedule_for(self.schedule or "auto", num_frames, network)
         else:
-            kv_factor = self.kv_factor or 1
-            chosen = ReductionSchedule(
-                query_factor=self.query_factor or 1,
-                kv_factor=kv_factor,
-                kv_boost=1 if kv_factor == 1 else ReductionSchedule.kv_boost,
-                sensitive_layers=network.config.sensitive_layers,
-            )
+            chosen = schedule_for(f"{self.query_factor or 1}x{self.kv_factor or 1}", num_frames, network)
         return chosen if self.policy is None else chosen.with_(policy=self.policy)
 
     def check(self) -> None:
@@ -99,8 +94,9 @@ class RunOptions(OutputOptions):
         factors = self.query_factor is not None or self.kv_factor is not None
         if factors and self.schedule is not None:
             raise UsageError("--schedule and --query-factor/--kv-factor exclude each other: give one of them")
-        if self.policy == "uniform" and self.kv_factor is not None:
-            raise UsageError("--policy uniform takes --query-factor for both sides: leave out --kv-factor")
+        for name in ("query_factor", "kv_factor"):
+            if self.policy and getattr(self, name) is not None and name not in POLICIES[self.policy].reads:
+                raise UsageError(f"--policy {self.policy} has no use for --{name.replace('_', '-')}: leave it out")
         for name, value in (("--query-factor", self.query_factor), ("--kv-factor", self.kv_factor)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} {value}: must be 1 (off) or more")

@@ -121,11 +121,11 @@ def _match(patches: Tensor, region: _Region) -> Tensor:
     sources = grouped.index_select(2, region.source_frames).flatten(2, 3)
     targets = grouped.index_select(2, region.destination_frames).flatten(2, 3)
     targets = torch.nn.functional.normalize(targets, dim=-1)  # a source's own length does not change its best match
-    best = _most_similar(sources, targets)
+    best = most_similar(sources, targets)
     return region.slots.expand(len(best), -1, -1).gather(2, best).flatten(1)
 
 
-def _most_similar(sources: Tensor, targets: Tensor) -> Tensor:
+def most_similar(sources: Tensor, targets: Tensor) -> Tensor:
     """The best destination, [B, groups, sources], the first of equals; some groups and rows at a time, to bound memory.
 
     `max` does the same as `argmax`, which is three times slower in bf16 on a CPU.

@@ -4,7 +4,7 @@ Queries are one view's own question and suffer from compression: they are merged
 only, and every member of a merged query receives its answer. Keys/values are the shared description of the scene and
 bear hard pruning.
 
-Where the paper leaves a choice open, these are ours; other files refer to them by number:
+What the paper leaves open is decided here; other files refer to them by number:
 
 1. Special tokens (camera, register, cls) are never merged and never pruned, on either side, in any frame: they are few
    and each carries what its frame alone knows.
@@ -21,36 +21,53 @@ Where the paper leaves a choice open, these are ours; other files refer to them 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from spark3r.attention import P, Reduction, dense
+from spark3r.attention import P, Reduction
 from spark3r.reduction.merge import MergePlan, plan_query_merge
+from spark3r.reduction.policy import Policy
 from spark3r.reduction.prune import kept_context
-from spark3r.reduction.schedule import ReductionSchedule
 from spark3r.tokens import TokenLayout
 
+if TYPE_CHECKING:
+    from spark3r.reduction.schedule import ReductionSchedule
 
-@dataclass(frozen=True)
-class SchedulePlanner:
-    """The planner of a schedule: called with the tokens entering each global layer."""
 
-    schedule: ReductionSchedule
-    match_dtype: torch.dtype = torch.float32
+class Spark3R(Policy):
+    """Queries merged gently inside groups of frames, keys/values pruned hard by whole frames."""
 
-    def __call__(self, x: Tensor, layout: TokenLayout, layer: int) -> Reduction:  # x: [B, N, C], normalised
-        level = self.schedule.at(layer)
-        if level.query_factor == level.kv_factor == 1:
-            return dense(x, layout, layer)
-        merged = None
-        if level.query_factor > 1:
-            merged = plan_query_merge(x, layout, level.query_factor, self.schedule.group_size, self.match_dtype)
-        if self.schedule.policy == "uniform" and merged is not None:
-            return _MergedBothSides(merged, merged.merge(x))
-        kept = kept_context(layout, level.kv_factor, x.device) if level.kv_factor > 1 else None
-        return MergedAndPruned(merged, kept)
+    reads = ("query_factor", "kv_factor")
+
+    def plan(
+        self, x: Tensor, layout: TokenLayout, layer: int, schedule: ReductionSchedule, match_dtype: torch.dtype
+    ) -> Reduction:
+        query_factor, kv_factor = schedule.at(layer)
+        merged = merged_queries(x, layout, query_factor, schedule.group_size, match_dtype)
+        return MergedAndPruned(merged, kept_context(layout, kv_factor, x.device) if kv_factor > 1 else None)
+
+    def token_counts(self, layout: TokenLayout, layer: int, schedule: ReductionSchedule) -> tuple[int, int]:
+        query_factor, kv_factor = schedule.at(layer)
+        kept = math.ceil(layout.frames / kv_factor) + (layout.reference % kv_factor != 0)
+        return merged_count(layout, query_factor, schedule.group_size), layout.tokens_keeping_patches_of(kept)
+
+
+def merged_queries(
+    x: Tensor, layout: TokenLayout, query_factor: int, group_size: int, match_dtype: torch.dtype
+) -> MergePlan | None:
+    """Which queries become one; None at factor 1."""
+    return plan_query_merge(x, layout, query_factor, group_size, match_dtype) if query_factor > 1 else None
+
+
+def merged_count(layout: TokenLayout, query_factor: int, group_size: int) -> int:
+    """Queries that remain after merging."""
+    full, rest = divmod(layout.frames, group_size)
+    frames = full * math.ceil(group_size / query_factor) + math.ceil(rest / query_factor)
+    return layout.tokens_keeping_patches_of(frames)
 
 
 @dataclass(frozen=True)
@@ -74,26 +91,3 @@ class MergedAndPruned(Reduction):
 
     def context_rotation(self, rotation: P) -> P:
         return rotation if self.kept is None else rotation.rows(self.kept)
-
-
-@dataclass(frozen=True)
-class _MergedBothSides(Reduction):
-    """The uniform policy of earlier accelerators: keys/values are the very tokens that ask; one merge serves both."""
-
-    merged: MergePlan
-    tokens: Tensor  # [B, M, C]
-
-    def queries(self, x: Tensor) -> Tensor:
-        return self.tokens
-
-    def context(self, x: Tensor) -> Tensor:
-        return self.tokens
-
-    def restore(self, out: Tensor) -> Tensor:
-        return self.merged.unmerge(out)
-
-    def query_rotation(self, rotation: P) -> P:
-        return rotation.rows(self.merged.destination)
-
-    def context_rotation(self, rotation: P) -> P:
-        return rotation.rows(self.merged.destination)

@@ -1,5 +1,7 @@
 """Laws of the reduction, over odd grids, one frame, factors larger than the clip and incomplete last groups."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -146,10 +148,9 @@ def test_off_is_bit_equal_to_dense(layout: TokenLayout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("policy", ["spark3r", "uniform"])
-def test_reduced_attention_agrees_with_plain_loops(layout: TokenLayout, policy: str):
+def test_reduced_attention_agrees_with_plain_loops(layout: TokenLayout):
     """The whole seam: merge or prune first, project after, rotate at the destination's place, copy back."""
-    schedule = ReductionSchedule(2, 3, group_size=4, policy=policy)  # pyright: ignore[reportArgumentType]
+    schedule = ReductionSchedule(2, 3, group_size=4)
     module, x = attention_module(), tokens(layout, batch=1, width=16)
     rotation = grid_rotation(layout.grid, layout.special, 8, CPU).repeated(layout.frames)
     planner = SchedulePlanner(schedule)
@@ -157,21 +158,21 @@ def test_reduced_attention_agrees_with_plain_loops(layout: TokenLayout, policy: 
 
     destination_of, destinations = reference.merge_slots(x[0], layout, 2, 4)
     merged = torch.stack([x[0][[i for i, to in enumerate(destination_of) if to == d]].mean(0) for d in destinations])
-    kept = destinations if policy == "uniform" else reference.kept_tokens(layout, 3)
-    context = merged if policy == "uniform" else x[0, kept]
-    out = _loop_attention(module, merged, context, rotation, destinations, kept)
+    kept = reference.kept_tokens(layout, 3)
+    out = loop_attention(module, merged, x[0, kept], rotation, destinations, kept)
     row_of = {destination: row for row, destination in enumerate(destinations)}
     expected = module.proj(out)[[row_of[to] for to in destination_of]]
     torch.testing.assert_close(actual[0], expected, rtol=1e-4, atol=1e-5)
 
 
-def _loop_attention(
+def loop_attention(
     module: Attention,
     x_q: torch.Tensor,  # [M, C]
     x_kv: torch.Tensor,  # [K, C]
     rotation: Rotation,
     places_q: list[int],
     places_kv: list[int],
+    attend: Callable[..., torch.Tensor] = reference.attention,
 ) -> torch.Tensor:  # [M, C]
     width, head_dim = x_q.shape[1], x_q.shape[1] // module.heads
     outputs = []
@@ -181,7 +182,7 @@ def _loop_attention(
         k = module.k_norm(module.qkv(x_kv)[:, width : 2 * width][:, part])
         v = module.qkv(x_kv)[:, 2 * width :][:, part]
         q, k = rotation.rows(torch.tensor(places_q)).apply(q), rotation.rows(torch.tensor(places_kv)).apply(k)
-        outputs.append(reference.attention(q, k, v, head_dim**-0.5))
+        outputs.append(attend(q, k, v, head_dim**-0.5))
     return torch.cat(outputs, dim=1)
 
 

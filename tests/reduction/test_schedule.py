@@ -58,6 +58,8 @@ def test_uniform_has_one_factor_for_both_sides():
         {"group_size": 0},
         {"kv_boost": 0},
         {"policy": "fast"},
+        {"window": 1, "overlap": 1},
+        {"window": True, "overlap": 1},
         {"sensitive_layers": (-1,)},
     ],
 )
@@ -87,6 +89,17 @@ def test_out_of_range_is_one_sentence_naming_field_value_and_remedy(wrong: dict)
             "queries untouched, keys/values untouched in layer 1 and 3→1 elsewhere",
         ),
         (ReductionSchedule(4, 8, policy="uniform"), "uniform: queries and keys/values 4→1, merged"),
+        (ReductionSchedule(4, 9, policy="grid"), "queries 4→1, keys/values on a shifting grid 9→1"),
+        (
+            ReductionSchedule(4, 9, sensitive_layers=(), policy="anchor"),
+            "queries untouched, keys/values on a grid 27→1, with own key and mean",
+        ),
+        (ReductionSchedule(policy="register"), "special tokens alone attend"),
+        (ReductionSchedule(window=12, overlap=4), "windows of 12 frames sharing 4, each dense"),
+        (
+            ReductionSchedule(2, 8, window=60, overlap=20),
+            "windows of 60 frames sharing 20, each queries 2→1, keys/values 8→1",
+        ),
     ],
 )
 def test_a_schedule_speaks(schedule: ReductionSchedule, words: str):
@@ -100,6 +113,7 @@ def test_a_schedule_speaks(schedule: ReductionSchedule, words: str):
         ReductionSchedule(4, 25, 12, 5, (1, 4), "spark3r"),
         ReductionSchedule(3, policy="uniform"),
         ReductionSchedule.auto(300, ()),
+        ReductionSchedule(policy="register", window=12, overlap=4),
     ],
 )
 def test_json_round_trip(schedule: ReductionSchedule):
@@ -128,8 +142,80 @@ def test_json_is_plain():
         (ReductionSchedule(1, 64, policy="uniform"), True),
         (ReductionSchedule(2, 1), False),
         (ReductionSchedule(1, 2), False),
+        (ReductionSchedule(16, 1, policy="anchor"), True),  # which reads no query factor
     ],
 )
 def test_off_means_that_no_layer_reduces(schedule: ReductionSchedule, off: bool):
     assert schedule.is_off is off
     assert all(schedule.at(layer) == (1, 1) for layer in range(24)) is off
+
+
+LAYERS = (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("word", "schedule"),
+    [
+        ("dense", ReductionSchedule.off()),
+        ("off", ReductionSchedule.off()),
+        ("auto", ReductionSchedule.auto(300, LAYERS)),
+        ("spark3r", ReductionSchedule.auto(300, LAYERS)),
+        ("4x25", ReductionSchedule(4, 25, sensitive_layers=LAYERS)),
+        ("spark3r:4x25", ReductionSchedule(4, 25, sensitive_layers=LAYERS)),
+        ("4x1", ReductionSchedule(4, 1, kv_boost=1, sensitive_layers=LAYERS)),
+        ("uniform", ReductionSchedule.auto(300, LAYERS).with_(policy="uniform")),
+        ("grid:2x9", ReductionSchedule(2, 9, sensitive_layers=LAYERS, policy="grid")),
+        ("anchor:9", ReductionSchedule.auto(300, LAYERS).with_(kv_factor=9, policy="anchor")),
+        ("register", ReductionSchedule.auto(300, LAYERS).with_(policy="register")),
+        ("chunked:12+4", ReductionSchedule(window=12, overlap=4)),
+        ("chunked:120+4:auto", ReductionSchedule.auto(120, LAYERS).with_(window=120, overlap=4)),
+        ("chunked:400+4:auto", ReductionSchedule.auto(300, LAYERS).with_(window=400, overlap=4)),
+        ("chunked:60+20:uniform:4", ReductionSchedule(4, 1, 20, 3, LAYERS, "uniform", 60, 20)),
+    ],
+)
+def test_a_word_means_a_schedule(word: str, schedule: ReductionSchedule):
+    assert ReductionSchedule.parse(word, 300, LAYERS) == schedule
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["dense", "auto", "1x25", "4x25", "4x1", "uniform:4", "grid:4x25", "grid:1x9", "anchor:25", "register",
+     "chunked:12+4", "chunked:60+20:4x25", "chunked:60+20:auto", "chunked:60+20:register"],
+)  # fmt: skip
+@pytest.mark.parametrize("frames", [50, 300])
+def test_a_schedule_finds_its_word_again(word: str, frames: int):
+    schedule = ReductionSchedule.parse(word, frames, LAYERS)
+    assert ReductionSchedule.parse(schedule.word, frames, LAYERS) == schedule
+    if "auto" not in word:
+        assert schedule.word == word
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["", "fast", "4x", "4x25x3", "uniform:", "uniform:4x4", "anchor:4x4", "register:2", "auto:4", "spark3r:4",
+     "chunked", "chunked:12", "chunked:12+4:chunked:6+2", "chunked:12+4:", "4 x 25", "-1x2", "missing.json"],
+)  # fmt: skip
+def test_other_words_are_refused_with_those_that_there_are(word: str):
+    with pytest.raises(InputError, match="must be dense, auto"):
+        ReductionSchedule.parse(word, 300, LAYERS)
+
+
+@pytest.mark.parametrize("word", ["0x4", "65x4", "4x2000", "uniform:0", "chunked:12+12", "chunked:12+0", "chunked:1+0"])
+def test_a_number_out_of_range_is_named(word: str):
+    with pytest.raises(InputError, match="must be a whole number"):
+        ReductionSchedule.parse(word, 300, LAYERS)
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [("dense", "dense"), ("4x25", "spark3r"), ("grid:1x4", "grid"), ("chunked:12+4", "chunked"),
+     ("chunked:60+20:4x8", "chunked spark3r")],
+)  # fmt: skip
+def test_the_kind_of_run_has_a_name(word: str, name: str):
+    assert ReductionSchedule.parse(word, 300).name == name
+
+
+def test_under_windows_the_tokens_of_one_window_are_counted():
+    layout, schedule = TokenLayout(300, 2, (3, 3), reference=150), ReductionSchedule.parse("chunked:12+4:2x3", 300)
+    one = TokenLayout(12, 2, (3, 3), reference=6)
+    assert schedule.token_counts(layout) == ReductionSchedule.parse("2x3", 300).token_counts(one)

@@ -1,0 +1,27 @@
+"""From a schedule to what each global layer does with its tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spark3r.attention import Reduction, dense
+from spark3r.reduction.policies import POLICIES
+from spark3r.reduction.schedule import ReductionSchedule
+from spark3r.tokens import TokenLayout
+
+
+@dataclass(frozen=True)
+class SchedulePlanner:
+    """The planner of a schedule: called with the tokens entering each global layer."""
+
+    schedule: ReductionSchedule
+    match_dtype: torch.dtype = torch.float32
+
+    def __call__(self, x: Tensor, layout: TokenLayout, layer: int) -> Reduction:  # x: [B, N, C], normalised
+        policy = POLICIES[self.schedule.policy]
+        if not policy.acts(self.schedule.at(layer)):
+            return dense(x, layout, layer)
+        return policy.plan(x, layout, layer, self.schedule, self.match_dtype)

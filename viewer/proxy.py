@@ -1,18 +1,16 @@
 """One port for everything: each viser pane is reached through the app, under an unguessable id.
 
-A viser server listens on 127.0.0.1 at an ephemeral port and has no door of its own; these routes are its
-door.  The pane id is the only key, so it is long and random, and a browser page of another site is refused
-(the `Origin` of a WebSocket is checked, since browsers let any page open one).
+A viser server listens on 127.0.0.1 at an ephemeral port and answers only who sends the app's own secret
+(`locked_viser`), which these routes do.  For a visitor the pane id is the key, so it is long and random, and a
+page of another site is refused (the `Origin` of a WebSocket is checked, since browsers let any page open one).
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from urllib.parse import urlsplit
 
 import httpx
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
@@ -22,9 +20,11 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
+from viewer.guard import POLICY_VIOLATION, same_origin
+from viewer.locked_viser import KEY, KEY_HEADER
+
 ServerOf = Callable[[str], ViserServer | None]  # pane id → its server, None for an id nobody holds
 
-POLICY_VIOLATION = 1008  # close code of RFC 6455 for "not allowed"
 GOING_AWAY = 1001
 PASSED_HEADERS = ("content-type", "content-encoding")
 FETCH_SECONDS = 60.0  # one page of a megabyte on this machine; a busy one may need its time
@@ -63,20 +63,10 @@ def pane_routes(server_of: ServerOf) -> list[BaseRoute]:
     ]
 
 
-def same_origin(headers: Headers) -> bool:
-    """True when the page that opened the connection came from this very host, or no browser is involved."""
-    origin = headers.get("origin")
-    if origin is None:
-        return True
-    own = (headers.get("x-forwarded-host"), headers.get("host"))
-    site = urlsplit(origin).netloc  # empty for the opaque origin "null"
-    return bool(site) and site in own
-
-
 async def _fetch(port: int, request: Request) -> Response:
     """Pass one GET through, the body unchanged (compressed as viser sent it) and whole or not at all."""
     url = f"http://127.0.0.1:{port}/{request.path_params['path']}"
-    asked = {"accept-encoding": request.headers.get("accept-encoding", "identity")}
+    asked = {"accept-encoding": request.headers.get("accept-encoding", "identity"), KEY_HEADER: KEY}
     try:
         async with (
             httpx.AsyncClient(trust_env=False, timeout=FETCH_SECONDS) as client,
@@ -97,7 +87,12 @@ async def _bridge(port: int, websocket: WebSocket) -> None:
     try:
         # A cloud is one message of any size, and compressing it costs more than sending it.
         upstream = await connect(
-            f"ws://127.0.0.1:{port}", subprotocols=asked, max_size=None, compression=None, proxy=None
+            f"ws://127.0.0.1:{port}",
+            subprotocols=asked,
+            additional_headers={KEY_HEADER: KEY},
+            max_size=None,
+            compression=None,
+            proxy=None,
         )
     except (OSError, InvalidHandshake) as error:
         log.info("pane on port %d refused the socket: %s", port, error)

@@ -14,6 +14,7 @@ from spark3r.errors import InputError
 from spark3r.reconstruction import Reconstruction
 from viewer.camera_sync import CameraLink
 from viewer.engine import Engine
+from viewer.locked_viser import open_viser
 from viewer.planning import Look
 from viewer.run import Baseline, Clip, Memory, Run, RunRequest
 from viewer.scene import PaneScene, first_look
@@ -36,7 +37,7 @@ class Pane:
 
     @classmethod
     def open(cls, view: ViewSettings) -> "Pane":
-        server = ViserServer(host="127.0.0.1", port=0, verbose=False)
+        server = open_viser()
         return cls(secrets.token_urlsafe(16), server, PaneScene(server, view))
 
 

@@ -15,7 +15,10 @@ from viser import __version__ as viser_version
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from viewer.proxy import pane_routes, same_origin
+from viewer.guard import same_origin
+from viewer.locked_viser import KEY as PANE_KEY
+from viewer.locked_viser import KEY_HEADER, open_viser
+from viewer.proxy import pane_routes
 
 KEY = "a-key-nobody-guesses"
 PROTOCOL = f"viser-v{viser_version}"
@@ -24,7 +27,7 @@ POINTS = 200_000  # 9 bytes each: more than the 1 MiB at which a socket gives up
 
 @pytest.fixture(scope="module")
 def pane() -> Iterator[ViserServer]:
-    server = ViserServer(host="127.0.0.1", port=0, verbose=False)
+    server = open_viser()
     cloud = np.zeros((POINTS, 3), np.float32)
     server.scene.add_point_cloud("/cloud", cloud, np.zeros((POINTS, 3), np.uint8))
     yield server
@@ -46,12 +49,28 @@ def address(pane: ViserServer) -> Iterator[str]:
 
 
 def test_page_comes_through_as_viser_sent_it(address: str, pane: ViserServer) -> None:
-    direct = httpx.get(f"http://127.0.0.1:{pane.get_port()}/")
+    direct = httpx.get(f"http://127.0.0.1:{pane.get_port()}/", headers={KEY_HEADER: PANE_KEY})
     through = httpx.get(f"http://{address}/viewer/{KEY}/")
     assert through.status_code == 200
     assert through.content == direct.content
     assert through.headers.get("content-encoding") == direct.headers.get("content-encoding")
     assert through.headers["referrer-policy"] == "no-referrer"  # the address is the key
+
+
+@pytest.mark.parametrize("key", [None, "", "x", PANE_KEY[:-1], PANE_KEY + "x"])
+def test_the_inner_port_answers_the_app_alone(pane: ViserServer, key: str | None) -> None:
+    headers = {} if key is None else {KEY_HEADER: key}
+    for path in ("/", "/index.html", "/none"):
+        answer = httpx.get(f"http://127.0.0.1:{pane.get_port()}{path}", headers=headers)
+        assert answer.status_code == 403
+
+    async def socket() -> None:
+        url = f"ws://127.0.0.1:{pane.get_port()}"
+        async with connect(url, subprotocols=[PROTOCOL], additional_headers=headers):
+            pass
+
+    with pytest.raises(InvalidStatus, match="403"):
+        asyncio.run(socket())
 
 
 @pytest.mark.parametrize("path", ["/viewer/other/", "/viewer/other/clients", f"/viewer/{KEY}x/", "/viewer/%C3%A9/"])

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
-from spark3r.errors import Cancelled
-from spark3r.models.checkpoints import list_models, load_model, named, pick_device, pick_dtype, skeleton
+from spark3r.errors import Cancelled, InputError
+from spark3r.models.checkpoints import list_models, load_model, named, needs_download, pick_device, pick_dtype, skeleton
 from spark3r.models.network import Network
 
 
@@ -45,7 +45,8 @@ class RunQueue:
 class Models:
     """Loaded networks, shared by all visitors: the bundled ones, and the latest of the others."""
 
-    def __init__(self) -> None:
+    def __init__(self, may_download: bool = True) -> None:
+        self._may_download = may_download
         self._loading = threading.Lock()
         self._loaded: dict[str, Network] = {}
 
@@ -56,6 +57,11 @@ class Models:
         cancel: Callable[[], bool] | None = None,
     ) -> Network:
         """The network of that name or path, loaded if need be; that may take minutes. Raises InputError, Cancelled."""
+        if not self._may_download and needs_download(name):
+            raise InputError(
+                f"{name} is not on this machine's disk, and visitors may not download: choose another model, or ask "
+                "whoever runs the app to start it with --allow-downloads yes."
+            )
         with self._loading:
             if name not in self._loaded:
                 if not is_bundled(name):  # two large ones never stand in memory together

@@ -1,11 +1,18 @@
 """Starting the page: arguments → model → viewer, with a check of what is installed before anything is loaded."""
 
+from __future__ import annotations
+
 import logging
+import os
 import signal
 import socket
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from viewer.server import Access
 
 NEEDED = ("gradio", "viser", "jinja2", "httpx", "starlette", "websockets", "rich", "scipy", "trimesh")
 PORTS_TO_TRY = 20
@@ -20,6 +27,11 @@ class Arguments:
     port: int = 7860  # the next free one is taken if this one is in use
     model: str = "mini"  # chosen at first: a name from `python -m spark3r models`, or the path of a checkpoint
     share: Literal["yes", "no"] = "no"  # ask gradio for a public link
+    auth: str | None = None  # USER:PASSWORD that the page asks for; other programs can see it here, so better:
+    auth_file: Path | None = None  # a file that holds USER:PASSWORD (or the environment variable SPARK3R_AUTH)
+    allow_host: tuple[str, ...] = ()  # names besides this machine's own under which the page may be asked for
+    allow_embedding: str | None = None  # the address of a site that may show the page in a frame
+    allow_downloads: Literal["yes", "no"] | None = None  # visitors may fetch models; default: on this machine alone
 
 
 def main(arguments: Arguments) -> int:
@@ -41,11 +53,52 @@ def main(arguments: Arguments) -> int:
         require("The page", *NEEDED)
         from viewer.server import serve
 
-        serve(arguments.host, port, arguments.model, arguments.share == "yes")
+        access = access_of(arguments, port)
+        warn_of_strangers(access)
+        serve(access, arguments.model)
     except (InputError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def access_of(arguments: Arguments, port: int) -> Access:
+    """Who may come in, by the arguments. Raises InputError for a password that cannot be used."""
+    from viewer.guard import LOCAL_NAMES, Doors
+    from viewer.server import Access
+
+    alone = arguments.host in LOCAL_NAMES and arguments.share == "no"
+    names = [*arguments.allow_host, *(["*"] if arguments.share == "yes" else [])]  # the link's name is not known yet
+    doors = Doors.of(arguments.host, names, credentials(arguments), arguments.allow_embedding or "'self'")
+    may_download = alone if arguments.allow_downloads is None else arguments.allow_downloads == "yes"
+    return Access(arguments.host, port, arguments.share == "yes", doors, may_download)
+
+
+def credentials(arguments: Arguments) -> str | None:
+    """ "user:password" from the flag, the file or the environment; None: the page is open."""
+    from spark3r.errors import InputError
+
+    given = arguments.auth or os.environ.get("SPARK3R_AUTH")
+    if arguments.auth_file is not None:
+        try:
+            given = arguments.auth_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{arguments.auth_file} cannot be read: it must hold one line, USER:PASSWORD.") from error
+    if given is None:
+        return None
+    user, colon, password = given.partition(":")
+    if not (user and colon and password) or "\n" in given:
+        raise InputError("The password must be given as USER:PASSWORD, in one line.")
+    return given
+
+
+def warn_of_strangers(access: Access) -> None:
+    """One clear line where others than this machine's user can open the page."""
+    from viewer.guard import LOCAL_NAMES
+
+    if access.doors.credentials is None and (access.share or access.host not in LOCAL_NAMES):
+        where = "through a public link" if access.share else f"at {access.host}:{access.port}"
+        print(f"WARNING: anybody can open this page {where}: set a password with --auth-file FILE.", file=sys.stderr)
 
 
 def free_port(host: str, wanted: int) -> int | None:

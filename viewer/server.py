@@ -4,12 +4,13 @@ import base64
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import gradio as gr
 import rich
 from gradio.themes import Base
+from starlette.middleware import Middleware
 
 from spark3r.examples import list_clips
 from spark3r.models.checkpoints import list_models
@@ -17,7 +18,9 @@ from viewer.charts import STATIC, model_label
 from viewer.downloads import download_routes
 from viewer.engine import Engine, Models, RunQueue
 from viewer.events import Handlers, wire
+from viewer.guard import Doors, Guard
 from viewer.layout import Choices, build
+from viewer.patience import be_patient
 from viewer.proxy import pane_routes
 from viewer.run import Clip
 from viewer.session import Sessions
@@ -49,29 +52,45 @@ class Running:
     sessions: Sessions
 
 
-def serve(host: str, port: int, model: str, share: bool) -> None:
+@dataclass(frozen=True)
+class Access:
+    """Where the page is served, and to whom."""
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    share: bool = False  # through a public link of gradio's
+    doors: Doors = field(default_factory=Doors)
+    may_download: bool = True  # visitors may choose models that are not on this disk
+
+
+def serve(access: Access, model: str) -> None:
     """Serve the page until it is interrupted. Raises InputError for a model that cannot be loaded."""
-    with running(host, port, model, share) as page:
+    with running(access, model) as page:
         print(f"Spark3R is at {page.url}  (Ctrl-C ends it)", flush=True)
         page.demo.block_thread()
 
 
 @contextmanager
-def running(host: str, port: int, model: str, share: bool = False) -> Iterator[Running]:
+def running(access: Access, model: str) -> Iterator[Running]:
     """The page, started in a background thread; everything it holds ends with the `with`."""
     rich.get_console().quiet = True  # viser prints the inner address of every pane, which nobody should open
-    engine = Engine(RunQueue(), Models())
+    be_patient()
+    engine = Engine(RunQueue(), Models(access.may_download))
     if engine.models.at_hand(model) is None:
         engine.models.get(model)  # named on the command line: better to fail before the page is up
     sessions = Sessions(engine)
     demo = page(engine, sessions, model)
     try:
         _, local, public = demo.launch(
-            server_name=host, server_port=port, share=share, prevent_thread_lock=True, quiet=True, inbrowser=False,
+            server_name=access.host, server_port=access.port, share=access.share, prevent_thread_lock=True, quiet=True,
+            inbrowser=False,
             theme=THEME, css_paths=[STATIC / name for name in STYLES],
             head=f"<script>{(STATIC / 'page.js').read_text()}</script>",
             footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False, max_file_size=UPLOAD_LIMIT,
-            app_kwargs={"routes": [*pane_routes(sessions.server_of), *download_routes(sessions.by_download_key)]},
+            app_kwargs={
+                "routes": [*pane_routes(sessions.server_of), *download_routes(sessions.by_download_key)],
+                "middleware": [Middleware(Guard, doors=access.doors)],
+            },
         )  # fmt: skip
         yield Running(public or local, demo, sessions)
     finally:

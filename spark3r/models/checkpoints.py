@@ -14,10 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spark3r.errors import CheckpointError
+from spark3r.installation import require
 from spark3r.models.config import ModelConfig, config_from_json, config_to_json
 from spark3r.models.converter import Converter
 from spark3r.models.fetch import Progress
-from spark3r.models.hub import download
+from spark3r.models.hub import cached, download
 from spark3r.models.network import Network
 from spark3r.models.registry import ENTRIES, WEIGHTS, ModelCard, list_models, named, recognise
 from spark3r.processor import BFLOAT16, extensions
@@ -27,6 +28,7 @@ __all__ = [
     "list_models",
     "load_model",
     "load_weights",
+    "needs_download",
     "pick_device",
     "pick_dtype",
     "random_model",
@@ -66,6 +68,15 @@ def load_model(
     path = WEIGHTS / f"{entry.card.name}.safetensors" if entry else _file_of(Path(name_or_path))
     config, converter = _what_it_is(path)
     return load_weights(path, config, converter, target, precision)
+
+
+def needs_download(name_or_path: str | Path) -> bool:
+    """Whether `load_model` would have to fetch these weights first."""
+    entry = ENTRIES.get(str(name_or_path))
+    if entry is None or entry.converter is None:
+        return False
+    require(f"Looking for {entry.card.name} on this disk", "huggingface_hub")
+    return cached(entry) is None
 
 
 def load_weights(

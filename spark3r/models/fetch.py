@@ -11,7 +11,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from spark3r.errors import Cancelled
@@ -21,6 +22,7 @@ Progress = Callable[[int, int], None]  # (bytes so far, bytes in all)
 
 _CHUNK = 1 << 20  # bytes
 _FRUITLESS_TRIES = 5  # in a row, before giving up
+_LOCK_SECONDS = 0.5  # between looks at whether to go on waiting for another process
 _LONGEST_PAUSE = 8.0  # seconds between tries
 
 
@@ -42,12 +44,32 @@ def fetch(source: Source, endpoint: str, progress: Progress, cancel: Callable[[]
     folder = Path(constants.HF_HUB_CACHE) / source.folder
     blob = folder / "blobs" / about.etag
     blob.parent.mkdir(parents=True, exist_ok=True)
-    if not blob.is_file():
-        partial = blob.with_name(f"{about.etag}.partial")
-        _complete(url, partial, about.size, progress, cancel)
-        _check_sum(partial, about.etag)
-        partial.replace(blob)
+    with _alone(blob.with_name(f"{about.etag}.lock"), cancel):
+        if not blob.is_file():
+            partial = blob.with_name(f"{about.etag}.partial")
+            _complete(url, partial, about.size, progress, cancel)
+            _check_sum(partial, about.etag)
+            partial.replace(blob)
     return _listed(folder, blob, about.commit_hash, source.file)
+
+
+@contextmanager
+def _alone(lock: Path, cancel: Callable[[], bool]) -> Iterator[None]:
+    """Within, no other process fetches the same file; the wait for one that does can be cancelled."""
+    from filelock import FileLock, Timeout
+
+    turn = FileLock(lock)
+    while True:
+        try:
+            turn.acquire(timeout=_LOCK_SECONDS)
+            break
+        except Timeout:
+            if cancel():
+                raise Cancelled from None
+    try:
+        yield
+    finally:
+        turn.release()
 
 
 def arrived_bytes(folder: Path) -> int:

@@ -26,12 +26,8 @@ def download(entry: Entry, progress: Progress | None = None, cancel: Callable[[]
     Raises CheckpointError.
     """
     require(f"Fetching {entry.card.name} from the Hugging Face hub", "huggingface_hub")
-    from huggingface_hub import try_to_load_from_cache
-
-    for source in entry.sources:
-        cached = try_to_load_from_cache(source.repository, source.file)
-        if isinstance(cached, str):
-            return Path(cached)
+    if found := cached(entry):
+        return found
     _check_ready(entry)
     with _shown(entry, progress) as tell:
         for source in entry.sources:
@@ -39,6 +35,17 @@ def download(entry: Entry, progress: Progress | None = None, cancel: Callable[[]
             if found is not None:
                 return found
     raise AssertionError("the last source is found or raises")
+
+
+def cached(entry: Entry) -> Path | None:
+    """The local file with a model's official weights, if it is here already. Needs the package huggingface_hub."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for source in entry.sources:
+        found = try_to_load_from_cache(source.repository, source.file)
+        if isinstance(found, str):
+            return Path(found)
+    return None
 
 
 def _never() -> bool:

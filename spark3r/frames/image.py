@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from spark3r.errors import InputError
+from spark3r.frames.exif import orientation_of
 from spark3r.frames.sampling import stored_size
 from spark3r.installation import require
 
@@ -21,18 +22,18 @@ MAX_PIXELS_PER_BYTE = 10_000  # deflate reaches 8,256 at one bit per pixel, JPEG
 MAX_WIDE_PIXELS_PER_BYTE = 1_100  # in BMP and TIFF, whose pixels may take 16 bytes each: deflate at one byte per pixel
 _TIFF_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}  # TIFF 6.0, section 2; BigTIFF is not read
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_SHORT = 256, 257, 3
-ORIENTATION_TAG = 0x0112  # EXIF 2.32, table 4
+_logging = getattr(cv2.utils, "logging", cv2)  # OpenCV before 5 has its two functions at the top
 
 
 @contextmanager
 def quiet_opencv() -> Iterator[None]:
     """OpenCV's remarks on damaged files stay out of standard error; ours is one sentence in an exception."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(0)
+    level = _logging.getLogLevel()
+    _logging.setLogLevel(0)
     try:
         yield
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        _logging.setLogLevel(level)
 
 
 def decode_image(data: bytes, name: str, resolution: int) -> np.ndarray:
@@ -146,17 +147,15 @@ def _decode_opencv(data: bytes, name: str, resolution: int) -> tuple[np.ndarray,
     """(pixels as stored [H, W] or [H, W, C], EXIF orientation 1..8)."""
     try:
         with quiet_opencv():
-            pixels, kinds, blocks = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), _flags(data, resolution))
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _flags(data, resolution))
     except cv2.error as error:
         raise _damaged(name) from error
     if pixels is None:
         raise _damaged(name)
-    exif = dict(zip(kinds, blocks, strict=True)).get(cv2.IMAGE_METADATA_EXIF)
-    orientation = 1 if exif is None else exif_orientation(np.asarray(exif).tobytes())
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     if channels >= 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA if channels == 4 else cv2.COLOR_BGR2RGB)
-    return pixels, orientation
+    return pixels, orientation_of(data)
 
 
 def _flags(data: bytes, resolution: int) -> int:
@@ -192,21 +191,6 @@ def _damaged(name: str) -> InputError:
     return InputError(
         f"{name} cannot be read as a picture: it is damaged or of another kind; export it again as JPEG or PNG."
     )
-
-
-def exif_orientation(exif: bytes) -> int:
-    """1..8 from an EXIF block (with or without its leading 'Exif'); 1 (upright) where it says nothing."""
-    tiff = exif[6:] if exif.startswith(b"Exif\x00\x00") else exif
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None or len(tiff) < 10:
-        return 1
-    start = struct.unpack(order + "I", tiff[4:8])[0]
-    count = int.from_bytes(tiff[start : start + 2], "little" if order == "<" else "big")
-    for entry in range(start + 2, min(start + 2 + 12 * count, len(tiff) - 11), 12):
-        tag, _kind, _count, value = struct.unpack(order + "HHIH", tiff[entry : entry + 10])
-        if tag == ORIENTATION_TAG:
-            return value if 1 <= value <= 8 else 1
-    return 1
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -15,7 +15,8 @@ from PIL import Image
 
 from spark3r.errors import InputError
 from spark3r.frames import describe_source, read_frames
-from spark3r.frames.image import decode_image, exif_orientation, image_size
+from spark3r.frames.exif import exif_orientation
+from spark3r.frames.image import decode_image, image_size
 from tests.media import SIZE, number_of, numbered, numbered_photos, write_photo
 
 FULL = 1024

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from spark3r.errors import InputError
 from spark3r.frames import read_frames
-from spark3r.frames.image import decode_image, exif_orientation, image_size
+from spark3r.frames.exif import exif_orientation, orientation_of
+from spark3r.frames.image import decode_image, image_size
 from spark3r.models.checkpoints import load_model
 from spark3r.models.config import config_to_json
 from spark3r.models.families.mini import MINI_CONFIG
@@ -112,6 +113,8 @@ def test_pictures(named: tuple[str, bytes]) -> None:
 @given(st.binary(max_size=200))
 def test_orientations(block: bytes) -> None:
     assert 1 <= exif_orientation(block) <= 8
+    for start in (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP", b"II*\0"):
+        assert 1 <= orientation_of(start + block) <= 8
 
 
 def archive() -> bytes:

@@ -81,7 +81,7 @@ def test_auto_gives_a_whole_result(family: str, frames: int):
     assert (scene.depth > 0).all()
     assert ((scene.confidence > 0) & (scene.confidence <= 1)).all()
     rotation = scene.world_from_camera[:, :3, :3]
-    np.testing.assert_allclose(rotation @ rotation.mT - np.eye(3), np.zeros_like(rotation), atol=1e-4)
+    np.testing.assert_allclose(rotation @ rotation.swapaxes(1, 2) - np.eye(3), np.zeros_like(rotation), atol=1e-4)
     assert scene.cost.kv_tokens <= scene.cost.tokens
 
 

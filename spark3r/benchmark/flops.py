@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from statistics import median
 
 import torch
@@ -34,13 +35,15 @@ def count_flops(
         encoded = network.encode(image)
     patches = encoded.patches.expand(frames, -1, -1)
     plan = _CountedPlanner(schedule)
-    with FlopCounterMode(display=False) as trunk:
+    trunk = FlopCounterMode(display=False)
+    stages = _count_stages(network, trunk)
+    with trunk:
         taps = network.aggregate(patches, layout, plan)
     with FlopCounterMode(display=False) as cameras:
         network.cameras(taps, height, width)
     with FlopCounterMode(display=False) as dense:
         network.dense(taps, encoded.skip, slice(0, 1), height, width)
-    flops = {"encoder": float(frames * encoder.get_total_flops()), **_by_stage(network, trunk)}
+    flops = {"encoder": float(frames * encoder.get_total_flops()), **stages}
     flops["global_attention"] -= plan.flops
     flops["matching"] = float(plan.flops)
     flops["heads"] = float(cameras.get_total_flops() + frames * dense.get_total_flops())
@@ -61,11 +64,23 @@ class _CountedPlanner:
         return reduction
 
 
-def _by_stage(network: Network, counter: FlopCounterMode) -> dict[str, float]:
-    counts = counter.get_flop_counts()
+def _count_stages(network: Network, counter: FlopCounterMode) -> dict[str, float]:
+    """What the counter sees in the trunk's blocks, by kind; filled while they run.
+
+    Asked around each block, as torch before 2.4 keeps no counts of single modules unless told which.
+    """
     stages = {"frame_attention": 0.0, "global_attention": 0.0}
-    for index, block in enumerate(network.config.blocks):
-        stages[STAGE_OF_SCOPE[block.scope]] += sum(counts.get(f"Trunk.blocks.{index}", {}).values())
+
+    def before(stage: str) -> Callable[..., None]:
+        return lambda *_: stages.update({stage: stages[stage] - counter.get_total_flops()})
+
+    def after(stage: str) -> Callable[..., None]:
+        return lambda *_: stages.update({stage: stages[stage] + counter.get_total_flops()})
+
+    for block, config in zip(network.trunk.blocks, network.config.blocks, strict=True):
+        stage = STAGE_OF_SCOPE[config.scope]
+        block.register_forward_pre_hook(before(stage))
+        block.register_forward_hook(after(stage))
     return stages
 
 

@@ -62,7 +62,7 @@ def open_video(path: Path, name: str, watch: Watch) -> Video:
     packets, keyframes, last_s = _count_packets(path, watch)
     capture = _open(path)
     if packets == 0 or capture is None:
-        reason = "it is cut off, or has sound only" if packets == 0 else "its codec is not one this machine decodes"
+        reason = "it is cut off, has sound only, or a codec that this machine does not decode"
         raise InputError(f"No picture can be read from {name} ({reason}): {REMEDY}.")
     try:
         claimed, fps = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
@@ -212,7 +212,21 @@ def _count_packets(path: Path, watch: Watch) -> tuple[int, int, float]:
                 watch.check()
     finally:
         capture.release()
+    if packets > 1 and last_s == 0:  # OpenCV before 4.10 tells the times of decoded frames only
+        last_s = _seconds_of(path, packets - 1)
     return packets, keyframes, last_s
+
+
+def _seconds_of(path: Path, frame: int) -> float:
+    """When a frame is shown; 0 where it cannot be decoded."""
+    capture = _open(path)
+    if capture is None:
+        return 0.0
+    try:
+        capture.set(cv2.CAP_PROP_POS_FRAMES, frame)
+        return capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 if capture.grab() else 0.0
+    finally:
+        capture.release()
 
 
 def _square_size(capture: cv2.VideoCapture) -> tuple[int, int]:

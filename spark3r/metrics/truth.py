@@ -14,7 +14,7 @@ from spark3r.errors import InputError
 ARRAYS = ("depth", "world_from_camera", "intrinsics")  # in truth.npz
 
 # What numpy and zipfile raise for a file that is cut, changed, or something else altogether.
-_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, TypeError, RuntimeError, OSError)
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, LookupError, ValueError, TypeError, RuntimeError, OSError)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ class Truth:
 def read_truth(path: Path) -> Truth:
     """The truth stored in a truth.npz; raises InputError for a file that is damaged or holds something else."""
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with path.open("rb") as opened:
+            file = np.load(opened, allow_pickle=False)
             arrays = [file[name].astype(np.float32) for name in ARRAYS]
     except _UNREADABLE as error:
         raise InputError(

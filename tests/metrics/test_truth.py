@@ -20,7 +20,7 @@ def stored(**changed: np.ndarray | None) -> bytes:
     """truth.npz with some arrays in place of the good ones, None leaving one out."""
     buffer = io.BytesIO()
     arrays = {name: array for name, array in {**GOOD, **changed}.items() if array is not None}
-    np.savez_compressed(buffer, allow_pickle=True, **arrays)
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 

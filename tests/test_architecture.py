@@ -171,9 +171,20 @@ def test_the_page_stays_outside_the_machine() -> None:
     assert not reaching
 
 
-@pytest.mark.parametrize("room", ["viewer.state", "viewer.scene", "viewer.camera_sync"])
+@pytest.mark.parametrize(
+    "room",
+    [
+        "viewer.state",
+        "viewer.scene",
+        "viewer.framing",
+        "viewer.palette",
+        "viewer.world",
+        "viewer.display",
+        "viewer.timeline",
+    ],
+)
 def test_rooms_without_widgets_know_no_gradio(room: str) -> None:
-    assert not offenders(room, "gradio")
+    assert not offenders(f"viewer.{room}", "gradio")
 
 
 @pytest.mark.parametrize("room", ["viewer.state", "viewer.layout", "viewer.events"])

@@ -163,6 +163,11 @@ def examples(clips: Sequence[ExampleClip], chosen: str) -> str:
     return render("examples.html", clips=clips, chosen=chosen)
 
 
+def strip(address: str) -> str:
+    """Where the browser finds the frames that are shown; it draws the strip itself."""
+    return render("strip.html", address=address) if address else ""
+
+
 def static_page(name: str) -> str:
     """A template without values, such as the page header."""
     return render(name)

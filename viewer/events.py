@@ -125,14 +125,6 @@ class Handlers:
         except InputError as error:
             gr.Warning(escape(str(error)), title="Out of range")  # an error would lose the event of the snap back
 
-    def link_changed(self, linked: bool, request: gr.Request) -> None:
-        """Linked cameras were switched."""
-        self._sessions.of(request.session_hash).link_cameras(linked)
-
-    def reset_view(self, request: gr.Request) -> None:
-        """Both cameras go back to where a run first put them."""
-        self._sessions.of(request.session_hash).reset_view()
-
     def _pane(self, side: Side) -> Pane:
         return getattr(self._page.panes, side)
 
@@ -197,6 +189,7 @@ class Handlers:
             page.run: gr.update(interactive=False),
             page.stop: gr.update(interactive=True),
             page.differences: charts.differences(report.comparison),
+            page.panes.strip: charts.strip(session.display.address),
         }
 
     def _at_end(self, session: Session) -> Updates:
@@ -238,7 +231,7 @@ def wire(demo: gr.Blocks, page: Components, handlers: Handlers) -> None:
 def _wire_run(page: Components, handlers: Handlers, chosen: set[Any]) -> None:
     shown = [
         page.progress, page.readout, page.run, page.stop, page.differences, page.downloads,
-        page.panes.left.heading, page.panes.right.heading,
+        page.panes.left.heading, page.panes.right.heading, page.panes.strip,
     ]  # fmt: skip
     options: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None}  # the run queue is ours
     page.run.click(handlers.run, chosen, shown, **options)
@@ -255,8 +248,6 @@ def _wire_view(page: Components, handlers: Handlers) -> None:
         [item.change for item in drawn.values()], _plainly(handlers.view_changed), set(drawn.values()), None,
         show_progress="hidden", trigger_mode="always_last",
     )  # fmt: skip
-    page.panes.reset.click(_plainly(handlers.reset_view), None, None, queue=False)
-    page.panes.linked.change(_plainly(handlers.link_changed), page.panes.linked, None, show_progress="hidden")
 
 
 def _plainly(handler: Callable[..., Told]) -> Callable[..., Told]:

@@ -22,6 +22,7 @@ class ViewInputs(Group):
     thousand_points: gr.Slider
     point_size: gr.Slider
     colour: gr.Radio
+    moved_percent: gr.Number
     cameras: gr.Checkbox
 
 
@@ -38,7 +39,6 @@ class Panes:
     left: Pane
     right: Pane
     linked: gr.Checkbox
-    reset: gr.Button
     view: ViewInputs
     strip: gr.HTML  # the frames of the clip with their depths
 
@@ -50,7 +50,6 @@ def build_panes() -> Panes:
         for side in SIDES:
             with gr.Column(elem_classes="pane", elem_id=f"side-{side}", min_width=0):
                 heading = block(elem_classes="pane-top")
-                block(charts.static_page("colour_scale.html"), elem_classes="pane-scale")
                 panes[side] = Pane(heading, block(elem_classes="pane-view", elem_id=f"pane-{side}"))
         with gr.Column(elem_classes="pane-tools", elem_id="pane-tools", min_width=0):
             tools = _tools()
@@ -61,10 +60,17 @@ def build_panes() -> Panes:
 def _tools() -> dict[str, Any]:
     start = ViewSettings()
     colour = gr.Radio(
-        [("RGB", "image"), ("Depth", "depth"), ("Confidence", "confidence")], value=start.colour, label="Colour by",
-        show_label=False, container=False, elem_classes="segmented",
+        [
+            ("RGB", "image"), ("Depth", "depth"), ("Confidence", "confidence"), ("Difference", "difference"),
+            ("Error", "error"),
+        ],
+        value=start.colour, label="Colour by", show_label=False, container=False, elem_classes="segmented",
+        elem_id="colour-by",
     )  # fmt: skip
-    reset = gr.Button("Reset view", size="sm", elem_classes="reset")
+    moved_percent = gr.Number(
+        start.moved_percent, label="Scale up to, % of diagonal", step=0.5, elem_id="moved-percent", min_width=0,
+    )  # fmt: skip
+    block(charts.static_page("view_buttons.html"))
     with gr.Accordion("View", open=False, elem_classes="view-settings"):
         confidence = slider(
             *HIDDEN_PERCENT, start.min_confidence_percentile, step=1, label="Hide unsure, %", elem_classes="slim"
@@ -72,8 +78,8 @@ def _tools() -> dict[str, Any]:
         points = slider(
             *THOUSAND_POINTS, start.thousand_points, step=10, label="Points, thousands", elem_classes="slim"
         )
-        point_size = slider(*POINT_SIZES, start.point_size, step=1, label="Point size", elem_classes="slim")
+        point_size = slider(*POINT_SIZES, start.point_size, step=10, label="Point size, %", elem_classes="slim")
         cameras = gr.Checkbox(start.cameras, label="Cameras", elem_classes="switch")
         linked = gr.Checkbox(True, label="Link views", elem_id="linked", elem_classes="switch")
-    view = ViewInputs(confidence, points, point_size, colour, cameras)
-    return {"view": view, "linked": linked, "reset": reset}
+    view = ViewInputs(confidence, points, point_size, colour, moved_percent, cameras)
+    return {"view": view, "linked": linked}

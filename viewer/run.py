@@ -19,7 +19,6 @@ from spark3r.compare import Comparison, compare, warm_up
 from spark3r.errors import Cancelled, InputError
 from spark3r.examples import load_truth
 from spark3r.frames import Frames, SourceInfo, frames_for
-from spark3r.geometry import Similarity
 from spark3r.inference import Progress, reconstruct
 from spark3r.metrics import evaluate
 from spark3r.metrics.truth import Truth
@@ -28,8 +27,8 @@ from spark3r.reconstruction import Reconstruction
 from spark3r.reduction.schedule import ReductionSchedule
 from viewer.charts import byte_count
 from viewer.engine import Engine
-from viewer.scene import Ranges, viewer_from_world
 from viewer.state import Kind, ReductionSettings, RunReport, SamplingSettings, SideReport
+from viewer.world import Baseline
 
 KEPT_BASELINES = 3  # dense results one visitor keeps, so that going back to an earlier clip costs nothing
 
@@ -68,20 +67,6 @@ class RunRequest:
     def input(self) -> object:
         """What decides the dense run; equal for runs that differ in their reduction only."""
         return self.clip, self.sampling
-
-
-@dataclass(frozen=True, eq=False)
-class Baseline:
-    """A dense result and what follows from it: the coordinates and colour scales of both panes."""
-
-    scene: Reconstruction
-    viewer_from_world: Similarity
-    ranges: Ranges
-
-    @classmethod
-    def of(cls, scene: Reconstruction) -> "Baseline":
-        similarity = viewer_from_world(scene)
-        return cls(scene, similarity, Ranges.of(scene.transformed(similarity)))
 
 
 class Memory:
@@ -190,12 +175,17 @@ class Run:
         baseline = self._memory.baseline(key)
         report = None if baseline is None else _reused(baseline)
         if baseline is None:
-            baseline = Baseline.of(self._dense(frames, model))
+            baseline = self._judged(self._dense(frames, model))
             report = SideReport("measured", fraction=1.0, cost=baseline.scene.cost)
         self._memory.keep(key, self._request, baseline)
         self._show("dense", baseline.scene, baseline)
         self._tell(dense=report, conditions=_conditions(baseline.scene))
         return baseline
+
+    def _judged(self, dense: Reconstruction) -> Baseline:
+        """The baseline with the truth of the clip, where it has one."""
+        clip, size = self._request.clip, (dense.height, dense.width)
+        return Baseline(dense, (lambda: _truth(clip.paths[0], *size)) if clip.bundled else None)
 
     def _dense(self, frames: Frames, model: Network) -> Reconstruction:
         self._tell(phase="dense", doing="Dense run", dense=SideReport("running"))

@@ -25,8 +25,10 @@ from viewer.proxy import pane_routes
 from viewer.run import Clip
 from viewer.session import Sessions
 from viewer.state import ExampleClip
+from viewer.timeline import timeline_routes
 
-STYLES = ("style.css", "panes.css", "numbers.css")
+STYLES = ("style.css", "panes.css", "strip.css", "numbers.css")
+SCRIPTS = ("page.js", "panes.js", "strip.js")
 UPLOAD_LIMIT = "4gb"
 UPLOADS_KEPT_SECONDS = 24 * 3600
 THEME = Base(
@@ -85,10 +87,14 @@ def running(access: Access, model: str) -> Iterator[Running]:
             server_name=access.host, server_port=access.port, share=access.share, prevent_thread_lock=True, quiet=True,
             inbrowser=False,
             theme=THEME, css_paths=[STATIC / name for name in STYLES],
-            head=f"<script>{(STATIC / 'page.js').read_text()}</script>",
+            head="".join(f"<script>{(STATIC / name).read_text(encoding='utf-8')}</script>" for name in SCRIPTS),
             footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False, max_file_size=UPLOAD_LIMIT,
             app_kwargs={
-                "routes": [*pane_routes(sessions.server_of), *download_routes(sessions.by_download_key)],
+                "routes": [
+                    *pane_routes(sessions.server_of),
+                    *download_routes(sessions.by_download_key),
+                    *timeline_routes(sessions.timeline_of, sessions.choose_frame),
+                ],
                 "middleware": [Middleware(Guard, doors=access.doors)],
             },
         )  # fmt: skip

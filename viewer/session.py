@@ -12,13 +12,15 @@ from viser import ViserServer
 
 from spark3r.errors import InputError
 from spark3r.reconstruction import Reconstruction
-from viewer.camera_sync import CameraLink
+from viewer.display import Display
 from viewer.engine import Engine
 from viewer.locked_viser import open_viser
 from viewer.planning import Look
-from viewer.run import Baseline, Clip, Memory, Run, RunRequest
-from viewer.scene import PaneScene, first_look
-from viewer.state import SIDES, Kind, RunReport, Side, ViewSettings
+from viewer.run import Clip, Memory, Run, RunRequest
+from viewer.scene import PaneScene
+from viewer.state import SIDES, TITLES, Kind, RunReport, Side, ViewSettings
+from viewer.timeline import Timeline
+from viewer.world import Baseline
 
 GRACE_SECONDS = 6.0  # a tab whose connection hiccups comes back within this
 REAP_SECONDS = 1.0
@@ -47,8 +49,8 @@ class Session:
     def __init__(self, engine: Engine) -> None:
         self.view = ViewSettings()
         self.panes: dict[Side, Pane] = {side: Pane.open(self.view) for side in SIDES}
-        self.link = CameraLink(tuple(pane.server for pane in self.panes.values()))
         self.download_key = secrets.token_urlsafe(16)
+        self.display = Display({side: pane.scene for side, pane in self.panes.items()}, self.download_key)
         self.clip: Clip | None = None
         self.look: Look | None = None  # of the clip
         self.scenes: dict[Side, Reconstruction] = {}  # what the panes show, in the baseline's world: for download
@@ -56,7 +58,6 @@ class Session:
         self._memory = Memory()
         self._run: Run | None = None
         self._thread: threading.Thread | None = None
-        self._shown: Baseline | None = None
         self._lock = threading.Lock()
         self._folder = tempfile.TemporaryDirectory(prefix="spark3r-")
 
@@ -68,7 +69,7 @@ class Session:
     @property
     def has_baseline(self) -> bool:
         """Whether a dense result is shown, so that another schedule can be compared to it."""
-        return self._shown is not None
+        return self.display.baseline is not None
 
     @property
     def folder(self) -> Path:
@@ -92,21 +93,7 @@ class Session:
     def apply_view(self, view: ViewSettings) -> None:
         """Draw both panes under other view settings."""
         self.view = view
-        for pane in self.panes.values():
-            pane.scene.apply(view)
-
-    def link_cameras(self, linked: bool) -> None:
-        """Couple the cameras of both panes, or let them go apart."""
-        self.link.enabled = linked
-        if linked:
-            self.link.align()
-
-    def reset_view(self) -> None:
-        """Look at the scene as at first, in both panes."""
-        if self._shown is not None:
-            position, look_at = first_look(self._shown.scene.transformed(self._shown.viewer_from_world))
-            for pane in self.panes.values():
-                pane.scene.look_from(position, look_at)
+        self.display.apply(view)
 
     def close(self) -> None:
         """End the run, the servers and the files; may take seconds, so not on an event loop."""
@@ -120,19 +107,10 @@ class Session:
     def _show(self, kind: Kind, scene: Reconstruction, baseline: Baseline) -> None:
         """Put a finished run into its pane. Called from the run's thread."""
         side: Side = "left" if kind == "dense" else "right"
+        if baseline is not self.display.baseline:
+            self.scenes.clear()
         self.scenes[side] = scene
-        if kind == "dense":
-            if baseline is self._shown:
-                return
-            self._begin_view(baseline)
-        self.panes[side].scene.show(scene.transformed(baseline.viewer_from_world), baseline.ranges)
-
-    def _begin_view(self, baseline: Baseline) -> None:
-        """Another clip or model: forget the old reduced cloud, take a fresh look."""
-        self._shown = baseline
-        self.scenes.pop("right", None)
-        self.panes["right"].scene.clear()
-        self.reset_view()
+        self.display.show(side, scene, TITLES[kind], baseline)
 
 
 class Sessions:
@@ -185,6 +163,17 @@ class Sessions:
         """The session whose files `download_key` opens."""
         with self._lock:
             return next((one for one in self._open.values() if one.download_key == download_key), None)
+
+    def timeline_of(self, download_key: str) -> Timeline | None:
+        """The frames that the session with this key shows."""
+        session = self.by_download_key(download_key)
+        return None if session is None else session.display.timeline
+
+    def choose_frame(self, download_key: str, frame: int) -> None:
+        """A frame was scrubbed to."""
+        session = self.by_download_key(download_key)
+        if session is not None:
+            session.display.choose_frame(frame)
 
     def close(self) -> None:
         """End every session; the app is going down."""

@@ -21,7 +21,7 @@ POLICIES: tuple[tuple[str, PolicyName], ...] = (
     ("Register: special tokens alone", "register"),
 )
 
-Colour = Literal["image", "depth", "confidence"]
+Colour = Literal["image", "depth", "confidence", "difference", "error"]
 
 # What the sliders offer; what a schedule allows is decided by ReductionSchedule alone.
 QUERY_FACTORS = (1, 16)
@@ -31,7 +31,8 @@ GROUP_SIZES = (2, 60)
 KV_BOOSTS = (1, 8)
 HIDDEN_PERCENT = (0, 95)
 THOUSAND_POINTS = (10, 1000)
-POINT_SIZES = (1, 30)
+POINT_SIZES = (20, 400)  # percent of the size that closes walls
+MOVED_PERCENT = (0.1, 100)  # of the scene's diagonal, at the upper end of the scale of differences and errors
 
 
 @dataclass(frozen=True)
@@ -91,18 +92,29 @@ class ReductionSettings(_Settings):
 
 @dataclass(frozen=True)
 class ViewSettings(_Settings):
-    """How both panes draw their clouds; the scene has a radius of about 1."""
+    """How both panes draw their clouds."""
 
     min_confidence_percentile: Annotated[float, HIDDEN_PERCENT] = float(USUAL_PERCENTILE)
     thousand_points: Annotated[int, THOUSAND_POINTS] = 150
-    point_size: Annotated[float, POINT_SIZES] = 8.0  # thousandths of the scene radius
+    point_size: Annotated[float, POINT_SIZES] = 100.0  # percent of the size that closes walls
     colour: str = "image"
+    moved_percent: Annotated[float, MOVED_PERCENT] = 2.0  # upper end of the scale of differences and errors
     cameras: bool = True
 
     @property
     def max_points(self) -> int:
         """How many points each pane shows at most."""
         return 1000 * self.thousand_points
+
+    @property
+    def content(self) -> tuple[float, int]:
+        """What decides which points are drawn."""
+        return self.min_confidence_percentile, self.thousand_points
+
+    @property
+    def colouring(self) -> tuple[str, float]:
+        """What decides their colours."""
+        return self.colour, self.moved_percent
 
 
 @dataclass(frozen=True)

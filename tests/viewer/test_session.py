@@ -88,11 +88,13 @@ def test_both_panes_hold_what_was_run_and_follow_the_view(sessions: Sessions, re
     finish(session)
     clouds = [pane.scene._cloud for pane in session.panes.values()]
     assert all(cloud is not None and len(cloud.points) > 1000 for cloud in clouds)
-    session.apply_view(ViewSettings(thousand_points=1, point_size=9, cameras=False))
-    for pane in session.panes.values():
+    session.apply_view(ViewSettings(thousand_points=1, cameras=False))
+    sizes = [pane.scene._cloud.point_size for pane in session.panes.values() if pane.scene._cloud is not None]
+    session.apply_view(ViewSettings(thousand_points=1, point_size=200, cameras=False))
+    for pane, size in zip(session.panes.values(), sizes, strict=True):
         assert pane.scene._cloud is not None
         assert len(pane.scene._cloud.points) == 1000
-        assert pane.scene._cloud.point_size == pytest.approx(0.009)
+        assert pane.scene._cloud.point_size == pytest.approx(2 * size)
         assert pane.scene._cameras is not None
         assert not pane.scene._cameras.visible
 

@@ -88,8 +88,9 @@ def test_points_are_counted_in_thousands() -> None:
     values = {
         "min_confidence_percentile": 5,
         "thousand_points": 20,
-        "point_size": 3,
+        "point_size": 120,
         "colour": "depth",
+        "moved_percent": 2,
         "cameras": False,
     }
     assert ViewSettings.from_values(values).max_points == 20_000

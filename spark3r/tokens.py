@@ -8,7 +8,7 @@ cls), then its patches in row-major order:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,19 +19,27 @@ class TokenLayout:
     """The arrangement of a clip's tokens: S frames, `special` tokens each, a grid of h × w patches each.
 
     `reference` is the frame, in the order of the tokens, whose camera the model takes as the world; it
-    is always kept among keys/values.
+    is always kept among keys/values. Where these are a part of a longer clip, `first` is the place of their first
+    frame in it, and `reference` is None if it lies in another part.
     """
 
     frames: int
     special: int
     grid: tuple[int, int]
-    reference: int = 0
+    reference: int | None = 0
+    first: int = 0
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.special < 0 or min(self.grid) < 1:
             raise ValueError(f"{self}: frames and both grid sides must be 1 or more, special 0 or more")
-        if not 0 <= self.reference < self.frames:
+        if self.reference is not None and not 0 <= self.reference < self.frames:
             raise ValueError(f"reference={self.reference}: must be a frame index below {self.frames}")
+
+    def part(self, start: int, stop: int) -> TokenLayout:
+        """The layout of the frames start … stop - 1 alone."""
+        held = self.reference is not None and start <= self.reference < stop
+        reference = self.reference - start if held and self.reference is not None else None
+        return replace(self, frames=stop - start, reference=reference, first=self.first + start)
 
     @property
     def patches(self) -> int:
@@ -84,3 +92,22 @@ class TokenLayout:
     def joined(self, x: Tensor) -> Tensor:
         """The inverse of `framed`: [B·S, P, C] → [B, N, C]."""
         return x.reshape(-1, self.total, x.shape[-1])
+
+
+class WholeClip:
+    """All frames of a clip in one process. Where they are spread over several, `distributed.FrameShare` stands here."""
+
+    def gather(self, framed: Tensor, dim: int = 1) -> Tensor:
+        """What every frame holds, of all frames, in the order of the clip; `dim` counts frames."""
+        return framed
+
+    def own(self, framed: Tensor, dim: int = 1) -> Tensor:
+        """The part of what was gathered that belongs to the frames held here."""
+        return framed
+
+    def in_order(self, framed: Tensor, order: Tensor) -> Tensor:
+        """Frames of [B, S, P, C] rearranged: place i of a clip receives frame order[i] of it, order [B, S]."""
+        return torch.stack([clip[frames] for clip, frames in zip(framed, order, strict=True)])
+
+
+WHOLE_CLIP = WholeClip()

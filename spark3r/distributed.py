@@ -18,8 +18,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from spark3r.attention import P, Planner, Reduction
+from spark3r.attention import Kernel, P, Planner, Reduction
+from spark3r.kernels import attend_with_lse, merge_parts
 from spark3r.tokens import TokenLayout, WholeClip
+
 
 def split(frames: int, ranks: int, group_size: int) -> list[slice]:
     """The frames of each rank: whole groups, as even as can be; ranks without a frame come last.
@@ -146,7 +148,6 @@ class FrameShare(WholeClip):
         self.ranks, self.parts = ranks, parts
         self.counts = [part.stop - part.start for part in parts]
         self.here = parts[ranks.rank]
-        self._kept: dict[Any, tuple[list[int], Tensor]] = {}
 
     def layout(self, clip: TokenLayout) -> TokenLayout:
         return clip.part(self.here.start, self.here.stop)
@@ -166,13 +167,15 @@ class FrameShare(WholeClip):
         """The same planner, with keys/values from the frames of all ranks."""
 
         def planned(x: Tensor, layout: TokenLayout, layer: int) -> Reduction:
-            return _Gathered(plan(x, layout, layer), self, x, layout)
+            local = plan(x, layout, layer)
+            return _Ring(self) if type(local) is Reduction else _Gathered(local, self, x, layout)
 
         return planned
 
-    def kept(self, reduction: Reduction, layout: TokenLayout, count: int, device: torch.device) -> tuple[list[int], Tensor]:
+    def kept(self, local_reduction: Reduction, layout: TokenLayout, device: torch.device) -> tuple[list[int], Tensor]:
         """How many keys/values each rank keeps, and the place within its frame of every one of them, in order."""
-        local = reduction.context_rotation(_Places(torch.arange(layout.total, device=device))).index % layout.per_frame
+        tokens = _Places(torch.arange(layout.total, device=device))
+        local = local_reduction.context_rotation(tokens).index % layout.per_frame
         counts = self.ranks.gather(torch.tensor([len(local)], device=device), [1] * self.ranks.size).tolist()
         return counts, self.ranks.gather(local, counts)
 
@@ -194,7 +197,7 @@ class _Gathered(Reduction):
     def __init__(self, local: Reduction, share: FrameShare, x: Tensor, layout: TokenLayout):
         self.local = local
         kept = local.context(x)
-        counts, self.places = share.kept(local, layout, kept.shape[1], x.device)
+        counts, self.places = share.kept(local, layout, x.device)
         self._arriving = share.ranks.start_gather(kept, counts, dim=1)  # while queries are merged and projected
 
     def queries(self, x: Tensor) -> Tensor:
@@ -211,3 +214,24 @@ class _Gathered(Reduction):
 
     def context_rotation(self, rotation: P) -> P:
         return rotation.rows(self.places)
+
+    def attend(self, kernel: Kernel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return self.local.attend(kernel, q, k, v)
+
+
+class _Ring(Reduction):
+    """Dense attention: keys and values of all ranks pass by, one rank's at a time, and the parts merge into one softmax,
+    so that no rank ever holds more than two parts (Liu et al., ring attention, arXiv 2310.01889)."""
+
+    def __init__(self, share: FrameShare):
+        self.share = share
+
+    def attend(self, kernel: Kernel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        frames = self.share.here.stop - self.share.here.start
+        counts = [count * (k.shape[2] // frames) for count in self.share.counts]
+        scale, merged = kernel.scale(q.shape[-1], sum(counts)), None
+        for _, both in self.share.ranks.ring(torch.stack((k, v)), counts, dim=3):
+            part = attend_with_lse(q, both[0], both[1], scale)
+            merged = part if merged is None else merge_parts([merged, part])
+        assert merged is not None
+        return merged[0]

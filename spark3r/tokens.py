@@ -9,6 +9,7 @@ cls), then its patches in row-major order:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -94,8 +95,30 @@ class TokenLayout:
         return x.reshape(-1, self.total, x.shape[-1])
 
 
+def split_frames(frames: int, ranks: int, group_size: int) -> list[slice]:
+    """The frames of each rank: whole groups, as even as can be; ranks that get none come last.
+
+    >>> split_frames(50, 2, 20)
+    [slice(0, 20, None), slice(20, 50, None)]
+    """
+    groups = -(-frames // group_size)
+    ends = sorted({0, *(min(frames, group_size * (groups * (rank + 1) // ranks)) for rank in range(ranks))})
+    parts = [slice(start, stop) for start, stop in pairwise(ends)]
+    return parts + [slice(frames, frames)] * (ranks - len(parts))
+
+
 class WholeClip:
     """All frames of a clip in one process. Where they are spread over several, `distributed.FrameShare` stands here."""
+
+    spread = False
+
+    def part_of(self, layout: TokenLayout) -> TokenLayout:
+        """The layout of the frames held here, of a clip's."""
+        return layout
+
+    def total(self, held: int) -> int:
+        """How many frames the clip has, where so many are held here."""
+        return held
 
     def gather(self, framed: Tensor, dim: int = 1) -> Tensor:
         """What every frame holds, of all frames, in the order of the clip; `dim` counts frames."""
@@ -106,8 +129,12 @@ class WholeClip:
         return framed
 
     def in_order(self, framed: Tensor, order: Tensor) -> Tensor:
-        """Frames of [B, S, P, C] rearranged: place i of a clip receives frame order[i] of it, order [B, S]."""
+        """Frames of [B, S, …] rearranged: place i of a clip receives frame order[i] of it, order [B, S]."""
         return torch.stack([clip[frames] for clip, frames in zip(framed, order, strict=True)])
+
+    def any(self, flag: bool) -> bool:
+        """Whether it holds wherever frames are held."""
+        return flag
 
 
 WHOLE_CLIP = WholeClip()

@@ -138,9 +138,9 @@ class World:
             beat += 1
             self._store.set(_ALIVE.format(self.rank), str(beat))
             known = self._culprit(0.0, SILENT_SECONDS)
-            if known is not None and known[0] != self.rank:
-                if not self._ended.wait(2 * BEAT_SECONDS):  # time to leave by itself
-                    self._end(*known)
+            another = known is not None and known[0] != self.rank
+            if known and another and not self._ended.wait(2 * BEAT_SECONDS):  # time to leave by itself
+                self._end(*known)
 
     def _culprit(self, wait: float, silent: float = SUSPECT_SECONDS) -> tuple[int, str] | None:
         """(rank, cause) of a failure that is known within `wait` seconds; None if all seem well."""

@@ -20,7 +20,7 @@ from spark3r.models.heads.dpt import DptHead
 from spark3r.models.heads.points import PatchCameraHead, PointHead
 from spark3r.models.heads.pose import RefiningCameraHead, RegisterCameraHead, TokenCameraHead
 from spark3r.models.trunk import Trunk
-from spark3r.tokens import TokenLayout
+from spark3r.tokens import WHOLE_CLIP, TokenLayout, WholeClip
 
 _PARTS: dict[type, type[nn.Module]] = {
     configs.StemConfig: StemEncoder,
@@ -85,9 +85,16 @@ class Network(nn.Module):
     def encode(self, images: Tensor) -> Encoded:  # [S, 3, H, W]
         return self.encoder(images)
 
-    def aggregate(self, patches: Tensor, layout: TokenLayout, plan: Planner = dense, offload: bool = False) -> Taps:
+    def aggregate(
+        self,
+        patches: Tensor,
+        layout: TokenLayout,
+        plan: Planner = dense,
+        offload: bool = False,
+        clip: WholeClip = WHOLE_CLIP,
+    ) -> Taps:
         """Patches as `Trunk.forward` takes them → what the heads need; `offload` keeps it in memory of the CPU."""
-        kept = self.trunk(patches, layout, plan, self.read, offload)
+        kept = self.trunk(patches, layout, plan, self.read, offload, clip)
         return Taps([parts[0] for parts in kept], kept[-1][-1].to(self.device))
 
     def read(self, tap: int, both: Tensor) -> tuple[Tensor, ...]:
@@ -98,9 +105,12 @@ class Network(nn.Module):
             return (seen,)
         return seen, both[:, :, : self.config.tokens.special]
 
-    def cameras(self, taps: Taps, height: int, width: int) -> Cameras:
-        """From the special tokens of the last tap (π³: from all of them)."""
-        return self.camera_head(taps.camera, (height, width))
+    def cameras(self, taps: Taps, height: int, width: int, clip: WholeClip = WHOLE_CLIP) -> Cameras:
+        """Of all frames of the clip, from the special tokens of the last tap (π³: of each frame from its patches)."""
+        if isinstance(self.config.camera, configs.PatchCamera):
+            own = self.camera_head(taps.camera, (height, width))
+            return Cameras(*(None if part is None else clip.gather(part) for part in own))
+        return self.camera_head(clip.gather(taps.camera), (height, width))
 
     def dense(self, taps: Taps, skip: Tensor | None, frames: slice, height: int, width: int) -> Dense:
         """Depth and confidence of some frames; skip holds the encoder's fine features of the same frames."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from spark3r.attention import LayerPlanner, Planner, Rotation, dense
 from spark3r.models.blocks import Block, grid_rotation, normal_, whole_rotation
 from spark3r.models.config import ModelConfig, Rope, Scope
-from spark3r.tokens import TokenLayout
+from spark3r.tokens import WHOLE_CLIP, TokenLayout, WholeClip
 
 FEWEST_FRAMES_TO_CHOOSE_FROM = 3  # with fewer, the first frame is the reference
 _FRAMES_READ_AT_ONCE = 16  # of a tapped layer, so that both its outputs stand side by side for few frames only
@@ -34,9 +34,9 @@ class _Half(NamedTuple):
     special: Tensor  # [B, S, special, C]
     patches: Tensor  # [B, S, h·w, C]
 
-    def frames(self, chosen: Callable[[Tensor], Tensor]) -> Tensor:  # [B, F, P, C]
-        special = chosen(self.special)
-        return torch.cat((special, chosen(self.patches).to(special.dtype)), dim=2)
+    def frames(self, some: slice) -> Tensor:  # [B, F, P, C]
+        special = self.special[:, some]
+        return torch.cat((special, self.patches[:, some].to(special.dtype)), dim=2)
 
 
 class Trunk(nn.Module):
@@ -70,10 +70,11 @@ class Trunk(nn.Module):
         plan: Planner = dense,
         read: Reader = whole_layer,
         offload: bool = False,
+        clip: WholeClip = WHOLE_CLIP,  # says where the frames are that are not among these
     ) -> list[tuple[Tensor, ...]]:
         """For every tap what `read` keeps of it, [B, S, …], frames in the order they came in; with `offload` in pinned
         memory of the CPU."""
-        x, order = self._entering(patches, layout)  # x: [B, N, C], updated in place from here on
+        x, order = self._entering(patches, layout, clip)  # x: [B, N, C], updated in place from here on
         rotation_of = cache(lambda rope, scope: self._rotation(rope, scope, layout, x.device))
         half, kept, layer = self._half(x, layout, since=-1), [], 0
         for index, (block, config) in enumerate(zip(self.blocks, self.config.blocks, strict=True)):
@@ -84,14 +85,14 @@ class Trunk(nn.Module):
                 x = layout.joined(block(layout.framed(x), rotation, in_place=True))
                 half = self._half(x, layout, since=index)
             elif config.scope == "register":
-                x = _among_specials(block, x, layout)
+                x = _among_specials(block, x, layout, clip)
             else:
                 x = block(x, rotation, _planned(plan, layout, layer), in_place=True)
                 layer += 1
             if index in self.config.taps:
                 assert half is not None
                 whole = x.unflatten(1, (layout.frames, layout.per_frame))
-                kept.append(_read(partial(read, len(kept)), half, whole, order, offload))
+                kept.append(_read(partial(read, len(kept)), half, whole, order, offload, clip))
         return kept
 
     def _half(self, x: Tensor, layout: TokenLayout, since: int) -> _Half | None:
@@ -108,25 +109,27 @@ class Trunk(nn.Module):
         """Memory for a clip's tokens, [S, P, C]: patches belong at the end of each frame's row."""
         return torch.empty(layout.frames, layout.per_frame, self.config.width, device=self.special.device)
 
-    def _entering(self, patches: Tensor, layout: TokenLayout) -> tuple[Tensor, Tensor | None]:
+    def _entering(self, patches: Tensor, layout: TokenLayout, clip: WholeClip) -> tuple[Tensor, Tensor | None]:
         """Tokens [B, N, C] with room for the specials, and the order [B, S] their frames were put in (None: as is)."""
         framed = patches.unflatten(0, (-1, layout.frames))  # [B, S, P or h·w, C]
         if framed.shape[2] < layout.per_frame:
             room = framed.new_zeros(*framed.shape[:2], layout.special, framed.shape[-1])
             framed = torch.cat((room, framed), dim=2)
-        if self.config.tokens.reference != "balanced" or layout.frames < FEWEST_FRAMES_TO_CHOOSE_FROM:
+        frames = clip.total(layout.frames)
+        if self.config.tokens.reference != "balanced" or frames < FEWEST_FRAMES_TO_CHOOSE_FROM:
             return framed.flatten(1, 2), None
-        order = reference_first(balanced_reference(framed[:, :, 0]), layout.frames)
-        return _in_order(framed, order).flatten(1, 2), order
+        order = reference_first(balanced_reference(clip.gather(framed[:, :, 0])), frames)
+        return clip.in_order(framed, order).flatten(1, 2), order
 
     def _with_special(self, x: Tensor, layout: TokenLayout) -> Tensor:
         """The same tokens with the special ones written."""
-        is_reference = torch.arange(layout.frames, device=x.device) == layout.reference
+        reference = -1 if layout.reference is None else layout.reference  # -1: it is held elsewhere
+        is_reference = torch.arange(layout.frames, device=x.device) == reference
         slot = (~is_reference).long() if len(self.special) > 1 else torch.zeros_like(is_reference, dtype=torch.int64)
         x = x.clone() if torch.is_grad_enabled() else x
         special, patches = layout.split(x)
         special[:] = self.special[slot]
-        if self.config.tokens.reference_embedding:
+        if self.config.tokens.reference_embedding and layout.reference is not None:
             special[:, layout.reference] += self.reference
             patches[:, layout.reference] += self.reference
         return x
@@ -152,25 +155,22 @@ def _read(
     whole: Tensor,  # [B, S, P, C]
     order: Tensor | None,  # [B, S]
     offload: bool,
+    clip: WholeClip,
 ) -> tuple[Tensor, ...]:
     """What is read of a tapped layer, some frames at a time: all of it never stands in memory."""
     frames = whole.shape[1]
     at_once = frames if torch.is_grad_enabled() else _FRAMES_READ_AT_ONCE
-    place = None if order is None else order.argsort(dim=1)
     rooms: tuple[Tensor, ...] = ()
     for start in range(0, frames, at_once):
         some = slice(start, min(start + at_once, frames))
-
-        def chosen(x: Tensor, some: slice = some) -> Tensor:
-            return x[:, some] if place is None else _in_order(x, place[:, some])
-
-        parts = read(torch.cat((half.frames(chosen), chosen(whole)), dim=-1))
+        parts = read(torch.cat((half.frames(some), whole[:, some]), dim=-1))
         if at_once >= frames and not offload:
-            return parts
+            rooms = parts
+            break
         rooms = rooms or tuple(_room(part, frames, offload) for part in parts)
         for room, part in zip(rooms, parts, strict=True):
             room[:, some].copy_(part, non_blocking=True)
-    return rooms
+    return rooms if order is None else tuple(clip.in_order(room, order.argsort(dim=1)) for room in rooms)
 
 
 def _room(part: Tensor, frames: int, offload: bool) -> Tensor:
@@ -183,10 +183,11 @@ def _planned(plan: Planner, layout: TokenLayout, layer: int) -> LayerPlanner:
     return lambda x: plan(x, layout, layer)
 
 
-def _among_specials(block: nn.Module, x: Tensor, layout: TokenLayout) -> Tensor:
+def _among_specials(block: nn.Module, x: Tensor, layout: TokenLayout, clip: WholeClip) -> Tensor:
     """The special tokens of all frames pass through the block together; patches stay as they are."""
     special, patches = layout.split(x)
-    updated = block(special.flatten(1, 2)).unflatten(1, (layout.frames, layout.special))
+    everywhere = clip.gather(special)
+    updated = clip.own(block(everywhere.flatten(1, 2)).unflatten(1, everywhere.shape[1:3]))
     return torch.cat((updated, patches), dim=2).flatten(1, 2)
 
 
@@ -205,8 +206,3 @@ def reference_first(reference: Tensor, frames: int) -> Tensor:
     """Orders of frames [B, S] with the reference [B] in front and the others as they were: S=5, 3 → 3, 0, 1, 2, 4."""
     place = torch.arange(frames, device=reference.device).expand(len(reference), -1)
     return torch.where(place == reference[:, None], -1, place).argsort(dim=1)
-
-
-def _in_order(framed: Tensor, order: Tensor) -> Tensor:
-    """Frames of [B, S, P, C] rearranged: place i receives frame order[i]."""
-    return torch.stack([clip[frames] for clip, frames in zip(framed, order, strict=True)])

@@ -86,14 +86,14 @@ class Anchored(Reduction):
 
     def __init__(self, kept: Tensor, total: int):
         self.kept = kept  # [K] int64
-        self.dropped = total - len(kept)
+        self.all_kept, self.all_tokens = len(kept), total  # of the clip; of these tokens, where they are all of it
 
     def attend(self, kernel: Kernel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # [B, h, N, D]
-        if self.dropped == 0:
-            return kernel(q, k, v)
-        scale = kernel.scale(q.shape[-1], len(self.kept) + 2)
-        kept_k, kept_v = k.index_select(2, self.kept), v.index_select(2, self.kept)
-        mean_k, mean_v = self._mean_of_dropped(k, kept_k), self._mean_of_dropped(v, kept_v)
+        if self.all_kept == self.all_tokens:
+            return kernel(q, self.kept_of(k), self.kept_of(v))
+        scale = kernel.scale(q.shape[-1], self.all_kept + 2)
+        kept_k, kept_v = self.kept_of(k), self.kept_of(v)
+        mean_k, mean_v = self._mean_of_dropped(k), self._mean_of_dropped(v)
         own = torch.ones(q.shape[2], dtype=torch.bool, device=q.device)
         own[self.kept] = False  # those are seen already
         out = torch.empty_like(q, dtype=v.dtype)
@@ -107,6 +107,14 @@ class Anchored(Reduction):
             out[:, :, rows] = merge_parts((kept, (v[:, :, rows], own_score), (mean_v, mean_score)))[0]
         return out
 
-    def _mean_of_dropped(self, whole: Tensor, kept: Tensor) -> Tensor:  # [B, h, N, D], [B, h, K, D] → [B, h, 1, D]
-        total = whole.sum(2, keepdim=True, dtype=torch.float32) - kept.sum(2, keepdim=True, dtype=torch.float32)
-        return (total / self.dropped).to(whole.dtype)
+    def kept_of(self, x: Tensor) -> Tensor:  # [B, h, N, D] → [B, h, K, D]
+        """The keys or values that are kept, of the whole clip."""
+        return x.index_select(2, self.kept)
+
+    def sum_of_dropped(self, x: Tensor) -> Tensor:  # [B, h, N, D] → [B, h, 1, D] float32
+        """The sum of the keys or values that are dropped, of the whole clip."""
+        kept = x.index_select(2, self.kept)
+        return x.sum(2, keepdim=True, dtype=torch.float32) - kept.sum(2, keepdim=True, dtype=torch.float32)
+
+    def _mean_of_dropped(self, x: Tensor) -> Tensor:  # [B, h, N, D] → [B, h, 1, D]
+        return (self.sum_of_dropped(x) / (self.all_tokens - self.all_kept)).to(x.dtype)

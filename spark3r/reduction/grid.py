@@ -59,9 +59,10 @@ def kept_on_grid(layout: TokenLayout, factor: int, shifting: bool, device: torch
     """
     (height, width), (rows, columns) = layout.grid, tile_of(factor)
     with torch.inference_mode(False):
-        frame = torch.arange(layout.frames)[:, None] if shifting else torch.zeros(layout.frames, 1, dtype=torch.int64)
+        frame = (torch.arange(layout.frames)[:, None] + layout.first) * shifting  # its place in the clip, or 0
         row = torch.arange(height) % rows == frame // columns % rows  # [S, h]
         column = torch.arange(width) % columns == frame % columns  # [S, w]
         chosen = (row[:, :, None] & column[:, None, :]).flatten(1)
-        chosen[layout.reference] = True
+        if layout.reference is not None:
+            chosen[layout.reference] = True
         return layout.keep_patches(chosen).nonzero()[:, 0].to(device)

@@ -21,7 +21,10 @@ class SchedulePlanner:
     match_dtype: torch.dtype = torch.float32
 
     def __call__(self, x: Tensor, layout: TokenLayout, layer: int) -> Reduction:  # x: [B, N, C], normalised
-        policy = POLICIES[self.schedule.policy]
-        if not policy.acts(self.schedule.at(layer)):
+        if not self.acts(layer):
             return dense(x, layout, layer)
-        return policy.plan(x, layout, layer, self.schedule, self.match_dtype)
+        return POLICIES[self.schedule.policy].plan(x, layout, layer, self.schedule, self.match_dtype)
+
+    def acts(self, layer: int) -> bool:
+        """Whether a layer is reduced at all."""
+        return POLICIES[self.schedule.policy].acts(self.schedule.at(layer))

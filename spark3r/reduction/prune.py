@@ -17,6 +17,7 @@ def kept_context(layout: TokenLayout, factor: int, device: torch.device) -> Tens
     Frame 0 is always among them. Similar keys/values are so alike (cosine above 0.9) that averaging them would change
     nothing worth its cost; on small models it even harms.
     """
-    kept_frames = torch.arange(layout.frames) % factor == 0
-    kept_frames[layout.reference] = True
+    kept_frames = (torch.arange(layout.frames) + layout.first) % factor == 0
+    if layout.reference is not None:
+        kept_frames[layout.reference] = True
     return layout.keep_patches_of(kept_frames).nonzero()[:, 0].to(device)

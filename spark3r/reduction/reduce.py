@@ -52,7 +52,7 @@ class Spark3R(Policy):
 
     def token_counts(self, layout: TokenLayout, layer: int, schedule: ReductionSchedule) -> tuple[int, int]:
         query_factor, kv_factor = schedule.at(layer)
-        kept = math.ceil(layout.frames / kv_factor) + (layout.reference % kv_factor != 0)
+        kept = math.ceil(layout.frames / kv_factor) + ((layout.reference or 0) % kv_factor != 0)
         return merged_count(layout, query_factor, schedule.group_size), layout.tokens_keeping_patches_of(kept)
 
 

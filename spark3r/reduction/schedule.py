@@ -188,7 +188,8 @@ class ReductionSchedule:
     def token_counts(self, layout: TokenLayout, layer: int = 0) -> tuple[int, int]:
         """(queries, keys/values) that attend in one layer of a clip of this layout; under windows, in one of them."""
         if self.window and layout.frames > self.window:
-            layout = replace(layout, frames=self.window, reference=layout.reference * self.window // layout.frames)
+            reference = (layout.reference or 0) * self.window // layout.frames
+            layout = replace(layout, frames=self.window, reference=reference)
         return POLICIES[self.policy].token_counts(layout, layer, self)
 
     def with_(self, **changes: Any) -> ReductionSchedule:

@@ -34,9 +34,9 @@ class _Half(NamedTuple):
     special: Tensor  # [B, S, special, C]
     patches: Tensor  # [B, S, h·w, C]
 
-    def frames(self, some: slice) -> Tensor:  # [B, F, P, C]
-        special = self.special[:, some]
-        return torch.cat((special, self.patches[:, some].to(special.dtype)), dim=2)
+    def frames(self, chosen: Callable[[Tensor], Tensor]) -> Tensor:  # [B, F, P, C]
+        special = chosen(self.special)
+        return torch.cat((special, chosen(self.patches).to(special.dtype)), dim=2)
 
 
 class Trunk(nn.Module):
@@ -157,20 +157,25 @@ def _read(
     offload: bool,
     clip: WholeClip,
 ) -> tuple[Tensor, ...]:
-    """What is read of a tapped layer, some frames at a time: all of it never stands in memory."""
+    """What is read of a tapped layer, some frames at a time: all of it never stands in memory. Frames that are spread
+    over ranks go back to their places once they are read, for then they are small."""
     frames = whole.shape[1]
     at_once = frames if torch.is_grad_enabled() else _FRAMES_READ_AT_ONCE
+    place = None if order is None else order.argsort(dim=1)
     rooms: tuple[Tensor, ...] = ()
     for start in range(0, frames, at_once):
         some = slice(start, min(start + at_once, frames))
-        parts = read(torch.cat((half.frames(some), whole[:, some]), dim=-1))
-        if at_once >= frames and not offload:
-            rooms = parts
-            break
+
+        def chosen(x: Tensor, some: slice = some) -> Tensor:
+            return x[:, some] if place is None or clip.spread else clip.in_order(x, place[:, some])
+
+        parts = read(torch.cat((half.frames(chosen), chosen(whole)), dim=-1))
+        if at_once >= frames and not offload and not clip.spread:
+            return parts
         rooms = rooms or tuple(_room(part, frames, offload) for part in parts)
         for room, part in zip(rooms, parts, strict=True):
             room[:, some].copy_(part, non_blocking=True)
-    return rooms if order is None else tuple(clip.in_order(room, order.argsort(dim=1)) for room in rooms)
+    return rooms if place is None or not clip.spread else tuple(clip.in_order(room, place) for room in rooms)
 
 
 def _room(part: Tensor, frames: int, offload: bool) -> Tensor:

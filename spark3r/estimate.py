@@ -17,6 +17,8 @@ from spark3r.models.registry import named
 from spark3r.reduction import ReductionSchedule
 from spark3r.reduction.schedule import WORDS
 
+_RESULT_BYTES = 11  # per pixel: colours, depth, confidence
+
 Schedule = ReductionSchedule | str | None
 """A schedule, a word for one (see reduction/schedule.py), or None for dense."""
 
@@ -57,9 +59,12 @@ def network_size(model: Network, height: int, width: int, resolution: int | None
 
 def estimate(model: Network, num_frames: int, height: int, width: int, schedule: Schedule = None) -> Estimate:
     """Tokens and memory of a run; height and width are the network's input, as from `network_size`."""
-    layout = model.trunk.layout(num_frames, model.grid(height, width))
-    queries, keys = schedule_for(schedule, num_frames, model).token_counts(layout)
+    meant = schedule_for(schedule, num_frames, model)
+    layout = model.trunk.layout(meant.frames_at_once(num_frames), model.grid(height, width))
+    queries, keys = meant.token_counts(layout)
     needed = needed_bytes(model, layout, height * width)
+    if meant.window:
+        needed += num_frames * height * width * _RESULT_BYTES
     return Estimate(num_frames, height, width, layout.total, queries, keys, needed, available_bytes(model.device))
 
 

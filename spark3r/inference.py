@@ -24,6 +24,7 @@ from spark3r.models.network import Network, Taps
 from spark3r.reconstruction import Cost, Reconstruction
 from spark3r.reduction import ReductionSchedule, SchedulePlanner
 from spark3r.tokens import TokenLayout
+from spark3r.windows import by_windows
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,23 @@ def reconstruct(
     schedule: Schedule = "auto",
     *,
     resolution: int | None = None,
+    window: int | None = None,
+    overlap: int | None = None,
     device: str | None = None,
     dtype: str | torch.dtype | None = None,
     progress: Callable[[Progress], None] | None = None,
     cancel: Callable[[], bool] | None = None,
 ) -> Reconstruction:
-    """Depth, confidence and cameras of a clip in one pass, with what it cost.
+    """Depth, confidence and cameras of a clip, in one pass or by windows, with what it cost.
 
     frames      Frames, or an array [S, H, W, 3] uint8 RGB
     model       a network from `load_model`, or its name
-    schedule    a ReductionSchedule, "auto" (by length), or None for dense
+    schedule    a ReductionSchedule, a word for one ("auto": by length; "4x25", …; reduction/schedule.py has them all),
+                or None for dense
     resolution  of the network's input in pixels: its longer side (VGGT: its width; π³, VGGT-Ω: the side of a square
                 of equal area); None: the model's own
+    window, overlap  frames reconstructed at once under the schedule, and how many of them neighbours share (None: a
+                third); the same as the words "chunked:12+4" (dense) and "chunked:12+4:auto"
     device, dtype  used when `model` is a name; a network runs where it is
     progress    called several times a second; cancel: asked before every block, True raises Cancelled
 
@@ -62,7 +68,26 @@ def reconstruct(
     """
     frames = frames if isinstance(frames, Frames) else _frames_of(frames)
     network = model if isinstance(model, Network) else _loaded(model, device, dtype, progress, cancel)
-    return _Run(frames, network, schedule, resolution, progress, cancel).run()
+    schedule = _schedule(schedule, window, overlap, len(frames), network)
+
+    def run(some: Frames, progress: Callable[[Progress], None] | None) -> Reconstruction:
+        return _Run(some, network, schedule.of_a_window, resolution, progress, cancel).run()
+
+    if schedule.frames_at_once(len(frames)) == len(frames):
+        return run(frames, progress)
+    return by_windows(frames, schedule, run, progress)
+
+
+def _schedule(
+    schedule: Schedule, window: int | None, overlap: int | None, num_frames: int, network: Network
+) -> ReductionSchedule:
+    """What schedule and windows mean together."""
+    if window is None:
+        if overlap is not None:
+            raise InputError(f"overlap={overlap} without a window: give both, window=12 and overlap=4 say")
+        return schedule_for(schedule, num_frames, network)
+    meant = schedule_for(schedule, min(window, num_frames), network)
+    return meant.with_(window=window, overlap=max(1, window // 3) if overlap is None else overlap)
 
 
 def _loaded(

@@ -18,6 +18,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"attention"}),
     frozenset({"models", "reduction", "frames", "measure"}),  # strangers to each other
     frozenset({"reconstruction", "plugin", "distributed", "estimate"}),
+    frozenset({"windows"}),
     frozenset({"inference", "metrics", "export"}),
     frozenset({"compare", "training"}),
     frozenset({"benchmark", "parity", "examples"}),

@@ -19,6 +19,7 @@ from spark3r.estimate import network_size
 from spark3r.inference import Progress, reconstruct
 from spark3r.models.network import Network
 from spark3r.reduction import ReductionSchedule
+from spark3r.windows import spans
 
 WARM_UP_FRAMES = 24  # more than a group of the automatic schedule, so that every path is taken once
 
@@ -104,7 +105,10 @@ def _summary(name: str, schedule: ReductionSchedule, runs: list[dict[str, Any]])
 
 def _add_work(row: dict[str, Any], network: Network, schedule: ReductionSchedule, rate: float) -> None:
     """Arithmetic per stage, and which share of the machine's matmul rate the run reaches."""
-    flops = count_flops(network.config, row["frames"], row["height"], row["width"], schedule)
+    windows = len(spans(row["frames"], schedule.window, schedule.overlap)) if schedule.window else 1
+    frames = schedule.frames_at_once(row["frames"])
+    flops = count_flops(network.config, frames, row["height"], row["width"], schedule.of_a_window)
+    flops = {stage: windows * work for stage, work in flops.items()}
     row["flops"] = {**flops, "total": sum(flops.values())}
     row["matmul_flops_per_second"] = rate
     row["matmul_share"] = {

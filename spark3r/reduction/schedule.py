@@ -150,8 +150,8 @@ class ReductionSchedule:
         A group size or boost other than the usual, and layers other than the model's, have no word: keep the JSON.
         """
         if self.window:
-            inner = self.with_(window=0, overlap=0)
-            return f"chunked:{self.window}+{self.overlap}" + ("" if inner.is_off else f":{inner.word}")
+            inner = "" if self.of_a_window.is_off else f":{self.of_a_window.word}"
+            return f"chunked:{self.window}+{self.overlap}{inner}"
         if self.is_off:
             return "dense"
         factors = "x".join(str(getattr(self, name)) for name in POLICIES[self.policy].reads)
@@ -173,8 +173,16 @@ class ReductionSchedule:
         """What kind of run it is, for tables: "dense", the policy, "chunked", or "chunked <policy>"."""
         if not self.window:
             return "dense" if self.is_off else self.policy
-        inner = self.with_(window=0, overlap=0)
-        return "chunked" if inner.is_off else f"chunked {inner.name}"
+        return "chunked" if self.of_a_window.is_off else f"chunked {self.policy}"
+
+    @property
+    def of_a_window(self) -> ReductionSchedule:
+        """The schedule that each window runs under; without windows, this one."""
+        return self.with_(window=0, overlap=0)
+
+    def frames_at_once(self, num_frames: int) -> int:
+        """How many frames of a clip so long see each other."""
+        return min(self.window or num_frames, num_frames)
 
     @property
     def _boosted(self) -> int:
@@ -187,9 +195,8 @@ class ReductionSchedule:
 
     def token_counts(self, layout: TokenLayout, layer: int = 0) -> tuple[int, int]:
         """(queries, keys/values) that attend in one layer of a clip of this layout; under windows, in one of them."""
-        if self.window and layout.frames > self.window:
-            reference = (layout.reference or 0) * self.window // layout.frames
-            layout = replace(layout, frames=self.window, reference=reference)
+        if (frames := self.frames_at_once(layout.frames)) < layout.frames:
+            layout = replace(layout, frames=frames, reference=(layout.reference or 0) * frames // layout.frames)
         return POLICIES[self.policy].token_counts(layout, layer, self)
 
     def with_(self, **changes: Any) -> ReductionSchedule:
@@ -198,8 +205,7 @@ class ReductionSchedule:
 
     def __str__(self) -> str:
         if self.window:
-            inner = self.with_(window=0, overlap=0)
-            each = "dense" if inner.is_off else str(inner)
+            each = "dense" if self.of_a_window.is_off else self.of_a_window
             return f"windows of {self.window} frames sharing {self.overlap}, each {each}"
         if self.is_off:
             return "dense (no reduction)"

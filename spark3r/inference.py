@@ -15,7 +15,7 @@ from spark3r.attention import kernel_name
 from spark3r.errors import Cancelled, DoesNotFit, InputError
 from spark3r.estimate import Estimate, Schedule, estimate, network_size, schedule_for
 from spark3r.frames import Frames
-from spark3r.measure import STAGE_OF_SCOPE, Meter, PeakMemory
+from spark3r.measure import Meter, PeakMemory
 from spark3r.models import preprocess
 from spark3r.models.checkpoints import load_model
 from spark3r.models.config import VitConfig
@@ -23,6 +23,7 @@ from spark3r.models.cost import FRAMES_AT_ONCE, head_frames, head_work
 from spark3r.models.network import Network, Taps
 from spark3r.reconstruction import Cost, Reconstruction
 from spark3r.reduction import ReductionSchedule, SchedulePlanner
+from spark3r.stages import STAGE_OF_SCOPE
 from spark3r.tokens import TokenLayout
 from spark3r.windows import by_windows
 
@@ -66,7 +67,7 @@ def reconstruct(
 
     Raises InputError for what cannot be used, DoesNotFit before any work when memory will not do, Cancelled.
     """
-    frames = frames if isinstance(frames, Frames) else _frames_of(frames)
+    frames = frames if isinstance(frames, Frames) else Frames.of(frames)
     network = model if isinstance(model, Network) else _loaded(model, device, dtype, progress, cancel)
     schedule = _schedule(schedule, window, overlap, len(frames), network)
 
@@ -106,17 +107,6 @@ def _loaded(
         progress(Progress("download", done / whole, {}, (time.perf_counter() - started) * 1e3))
 
     return load_model(model, device, dtype, progress=told, cancel=cancel)
-
-
-def _frames_of(images: np.ndarray) -> Frames:
-    """Frames from a bare array [S, H, W, 3] uint8 RGB."""
-    if not isinstance(images, np.ndarray) or images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
-        raise InputError("frames: must be what read_frames gives, or a uint8 RGB array [S, H, W, 3]")
-    if len(images) == 0:
-        raise InputError("frames: the array holds no frame; at least one is needed")
-    count = np.arange(len(images))
-    names = tuple(f"{index:06d}" for index in count)
-    return Frames(images, count.astype(np.int64), count.astype(np.float64), names, "array", (), 0.0)
 
 
 class _Run:

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 
 from spark3r.attention import Planner, Reduction
 from spark3r.processor import BFLOAT16, extensions
+from spark3r.stages import STAGE_OF_SCOPE
 from spark3r.tokens import TokenLayout
-
-STAGE_OF_SCOPE = {"frame": "frame_attention", "global": "global_attention", "register": "global_attention"}
 
 
 class Meter:

@@ -14,8 +14,7 @@ from spark3r.errors import InputError
 from spark3r.files import replacing
 from spark3r.geometry import Similarity, unproject_pixels
 from spark3r.reduction.schedule import ReductionSchedule
-
-STAGES = ("decode", "preprocess", "encoder", "frame_attention", "global_attention", "matching", "heads")
+from spark3r.stages import AGGREGATOR
 
 FILE_VERSION = 1  # of the .npz layout
 
@@ -53,7 +52,7 @@ class Cost:
     @property
     def aggregator_ms(self) -> float:
         """Frame attention, global attention and matching: the part the method changes."""
-        return sum(self.milliseconds.get(stage, 0.0) for stage in STAGES[3:6])
+        return sum(self.milliseconds.get(stage, 0.0) for stage in AGGREGATOR)
 
     @property
     def total_ms(self) -> float:

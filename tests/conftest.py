@@ -21,3 +21,11 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "untrained.safetensors"
     save_checkpoint(Network(MINI_CONFIG), path)
     return path
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparisons in tests repeat short runs as always, but no more where a loaded machine lets their times spread."""
+    import spark3r.compare.turns
+
+    monkeypatch.setattr(spark3r.compare.turns, "PATIENCE_SECONDS", 0.0)

@@ -12,14 +12,14 @@ ROOT = Path(__file__).parents[1]
 
 # Who may import whom inside spark3r: only what stands on a lower floor, or in the same package.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "ranks"}),
+    frozenset({"errors", "ranks", "stages", "formatting", "timing"}),
     frozenset({"files", "installation", "processor", "tokens", "geometry", "world"}),
     frozenset({"kernels"}),
     frozenset({"attention"}),
     frozenset({"models", "reduction", "frames", "measure"}),  # strangers to each other
     frozenset({"reconstruction", "plugin", "distributed", "estimate"}),
     frozenset({"windows"}),
-    frozenset({"inference", "metrics", "export"}),
+    frozenset({"inference", "metrics", "export", "flops"}),
     frozenset({"compare", "training"}),
     frozenset({"benchmark", "parity", "examples"}),
     frozenset({"__init__"}),
@@ -27,7 +27,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
 )
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
-JOINS_MODEL_AND_SCHEDULE = frozenset({"estimate", "inference", "compare", "plugin"}).union(*FLOORS[-4:])
+JOINS_MODEL_AND_SCHEDULE = frozenset({"estimate", "flops", "inference", "compare", "plugin"}).union(*FLOORS[-4:])
 
 # What of spark3r the page may know; all else is interior.
 OUTSIDE = (
@@ -38,6 +38,9 @@ OUTSIDE = (
     "spark3r.installation",
     "spark3r.reconstruction",
     "spark3r.compare",
+    "spark3r.stages",
+    "spark3r.formatting",
+    "spark3r.timing",
     "spark3r.geometry",
     "spark3r.reduction.schedule",
     "spark3r.models.checkpoints",

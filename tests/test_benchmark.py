@@ -17,9 +17,9 @@ from spark3r import DoesNotFit, Frames, InputError, ReductionSchedule
 from spark3r.__main__ import main
 from spark3r.benchmark.ablations import Ablations
 from spark3r.benchmark.chart import relative_to_dense
-from spark3r.benchmark.flops import count_flops
 from spark3r.benchmark.speed import Setting, benchmark
 from spark3r.estimate import schedule_for
+from spark3r.flops import count_flops
 from spark3r.metrics.truth import Truth
 from spark3r.models.blocks import grid_rotation
 from spark3r.models.checkpoints import load_model

@@ -1,14 +1,20 @@
 """compare(): the same conditions for both runs, one world, honest factors."""
 
 import dataclasses
+import itertools
 import json
+import math
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from spark3r.compare import RunProgress, alignment, compare, cost_row, difference
+import spark3r.compare.turns as turns
+from spark3r.compare import Comparison, Run, RunProgress, alignment, compare, cost_row, difference, sweep
 from spark3r.errors import Cancelled, InputError
+from spark3r.frames import Frames
 from spark3r.geometry import Similarity
 from spark3r.metrics.truth import Truth
 from spark3r.models.checkpoints import load_model
@@ -69,15 +75,16 @@ def test_alignment_leaves_out_broken_cameras():
 def test_a_result_does_not_differ_from_itself():
     scene = reconstruction(6)
     differences = difference(scene.transformed(ANYWHERE), scene)
-    assert (differences.auc_3, differences.auc_30) == pytest.approx((1, 1), abs=1e-4)
-    assert max(dataclasses.astuple(dataclasses.replace(differences, auc_3=0, auc_30=0))) < 1e-4
+    alike = {"delta_1_25": 1.0, "auc_3": 1.0, "auc_30": 1.0}
+    assert {name: getattr(differences, name) for name in alike} == pytest.approx(alike, abs=1e-4)
+    assert max(dataclasses.astuple(dataclasses.replace(differences, **dict.fromkeys(alike, 0.0)))) < 1e-4
 
 
 def test_both_runs_stand_in_one_world(comparison):
     dense, reduced = comparison.dense, comparison.reduced
     assert dense.schedule.is_off
     assert reduced.schedule == SCHEDULE
-    assert not comparison.dense_reused
+    assert not comparison.runs["dense"].reused
     gap = np.linalg.norm(dense.world_from_camera[:, :3, 3].mean(0) - reduced.world_from_camera[:, :3, 3].mean(0))
     assert gap < 1e-4
     assert comparison.difference.abs_rel > 0
@@ -85,35 +92,220 @@ def test_both_runs_stand_in_one_world(comparison):
 
 def test_the_json_has_the_agreed_keys(comparison):
     content = json.loads(json.dumps(comparison.to_json(), allow_nan=False))
-    assert set(content) == {"machine", "rows", "difference", "dense_reused", "consistency"}
-    differences = "abs_rel ate ate_relative rotation_deg auc_3 auc_30 chamfer"
+    assert set(content) >= {"machine", "rows", "difference", "dense_reused", "consistency"}
+    differences = "abs_rel delta_1_25 ate ate_relative rotation_deg auc_3 auc_30 chamfer"
     assert list(content["difference"]) == differences.split()
     assert set(content["consistency"]) == {"dense", "reduced"}
     keys = """model policy query_factor kv_factor frames height width dtype device kernel decode_ms preprocess_ms
         encoder_ms frame_attention_ms global_attention_ms matching_ms heads_ms aggregator_ms total_ms peak_bytes
         speedup_aggregator speedup_total"""
-    assert all(list(row) == keys.split() for row in content["rows"])
+    assert all(list(row)[: len(keys.split())] == keys.split() for row in content["rows"])
     dense, reduced = content["rows"]
     assert (dense["policy"], dense["speedup_total"], dense["speedup_aggregator"]) == ("dense", 1, 1)
     assert (reduced["policy"], reduced["query_factor"], reduced["kv_factor"]) == ("spark3r", 2, 3)
     assert reduced["speedup_total"] == pytest.approx(dense["total_ms"] / reduced["total_ms"])
-    parts = ("frame_attention_ms", "global_attention_ms", "matching_ms")
-    assert reduced["aggregator_ms"] == pytest.approx(sum(reduced[part] for part in parts))
+    assert reduced["speedup_aggregator"] == pytest.approx(dense["aggregator_ms"] / reduced["aggregator_ms"])
+    assert reduced["speedup_total_range"][0] <= reduced["speedup_total"] <= reduced["speedup_total_range"][1]
+    assert reduced["flops"]["total"] < dense["flops"]["total"]
+    assert reduced["speedup_arithmetic"] == dense["flops"]["total"] / reduced["flops"]["total"]
 
 
-def test_a_baseline_is_reused_and_said_to_be(comparison, network, images):
-    again = compare(images, network, ReductionSchedule.off(), baseline=comparison.dense, resolution=64)
-    assert again.dense_reused
-    assert again.dense is comparison.dense
-    assert again.difference.abs_rel == pytest.approx(0, abs=1e-6)
-    assert again.to_json()["dense_reused"]
+@dataclasses.dataclass
+class Machine:
+    """Stands in for clock, product and network: runs take invented seconds, at an invented speed."""
+
+    seconds: dict[str, Iterator[float]]  # of dense and reduced runs, in order
+    speeds: Iterator[float] = dataclasses.field(default_factory=lambda: itertools.repeat(1e9))
+    alike_ms: float = 100.0  # what the stages take that no schedule changes
+    now: float = 0.0
+    ran: list[str] = dataclasses.field(default_factory=list)
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    monotonic = perf_counter
+
+    def reconstruct(self, frames: Frames, network: Network, schedule: ReductionSchedule, **how: Any) -> Reconstruction:
+        scene = reconstruction(len(frames))
+        if len(frames) == turns.WARM_UP_FRAMES:
+            return scene
+        name = "dense" if schedule.is_off else "reduced"
+        self.ran.append(name)
+        seconds = next(self.seconds[name])
+        self.now += seconds
+        times = {"encoder": self.alike_ms, "global_attention": 900.0 * seconds, "total": 1e3 * seconds}
+        cost = dataclasses.replace(scene.cost, milliseconds=times)
+        return dataclasses.replace(scene, cost=cost, schedule=schedule, images=frames.images)
+
+    def reference_speed(self, *about: Any) -> float:
+        return next(self.speeds)
+
+
+@pytest.fixture
+def invented(monkeypatch: pytest.MonkeyPatch, network: Network) -> Callable[..., Comparison]:
+    """compare() on a machine of one's own; `machine.ran` tells what was run."""
+
+    def run(machine: Machine, **how: Any) -> Comparison:
+        monkeypatch.setattr(turns, "PATIENCE_SECONDS", 10.0)
+        monkeypatch.setattr(turns, "time", machine)
+        monkeypatch.setattr(turns, "reconstruct", machine.reconstruct)
+        monkeypatch.setattr(turns, "reference_speed", machine.reference_speed)
+        monkeypatch.setattr("spark3r.compare.result.count_flops", lambda *about: {"encoder": 1.0, "heads": 1.0})
+        shape = reconstruction(5).images.shape
+        return compare(np.zeros(shape, np.uint8), network, SCHEDULE, **how)
+
+    return run
+
+
+def machine(dense: Iterable[float], reduced: Iterable[float], **how: Any) -> Machine:
+    return Machine({"dense": iter(dense), "reduced": iter(reduced)}, **how)
+
+
+def test_short_runs_take_turns_three_times(invented):
+    here = machine([2.0, 2.2, 2.1], [1.0, 1.0, 1.1])
+    found = invented(here)
+    assert here.ran == ["dense", "reduced"] * 3
+    total = found.total_factor()
+    assert total.median == pytest.approx(2.1)
+    assert (total.low, total.high) == pytest.approx((2.1 / 1.1, 2.2))
+    assert found.runs["dense"].cost.total_ms == 2100
+    assert not found.busy
+
+
+def test_what_spreads_is_measured_on_until_it_holds(invented):
+    """Three ratios apart, two more that leave the outer ones out."""
+    here = machine([1.0, 1.0, 2.0, 1.0, 1.0, 1.0, 1.0], itertools.repeat(0.5))
+    invented(here)
+    assert here.ran == ["dense", "reduced"] * 5
+
+
+def test_what_never_holds_ends_with_patience_and_is_told_as_busy(invented):
+    here = machine(itertools.cycle([1.0, 2.0]), itertools.repeat(0.5))
+    assert invented(here).busy
+    assert 10 <= here.now < 14
+
+
+def test_long_runs_are_measured_once(invented):
+    here = machine([4.5], [0.6])
+    invented(here)
+    assert here.ran == ["dense", "reduced"]
+
+
+def test_repeats_are_as_many_as_asked(invented):
+    here = machine([40.0] * 2, [0.6, 30.0])
+    found = invented(here, repeats=2)
+    assert here.ran == ["dense", "reduced"] * 2
+    assert found.row()["repeats"] == 2
+
+
+def test_a_drifting_machine_is_told_as_busy(invented):
+    here = machine(itertools.repeat(1.0), itertools.repeat(0.5), speeds=itertools.cycle([1e9, 0.8e9]))
+    assert invented(here).busy
+
+
+def test_a_short_baseline_is_timed_anew_and_a_long_one_reused(invented):
+    first = invented(machine([1.0] * 3, [0.5] * 3))
+    again = machine([2.0] * 3, [0.5] * 3)
+    found = invented(again, baseline=first.runs["dense"])
+    assert again.ran == ["dense", "reduced"] * 3
+    assert found.dense is first.dense
+    assert found.total_factor().median == 4.0
+    kept = machine([], [0.5] * 3)
+    assert invented(kept, baseline=first.runs["dense"], retime_baseline=False).total_factor().median == 2.0
+    long = invented(machine([60.0], [5.0])).runs["dense"]
+    once = machine([], [5.0])
+    found = invented(once, baseline=long)
+    assert once.ran == ["reduced"]
+    assert found.runs["dense"].reused
+    assert found.to_json()["dense_reused"]
+
+
+@pytest.mark.parametrize(("speed", "alike_ms", "doubted"), [(1e9, 105, False), (0.8e9, 100, True), (1e9, 125, True)])
+def test_a_reused_time_is_divided_only_while_the_speed_agrees(invented, speed, alike_ms, doubted):
+    """By the reference product, and by the stages that do the same work in both runs."""
+    baseline = invented(machine([60.0], [60.0])).runs["dense"]
+    here = machine([], [60.0], speeds=itertools.repeat(speed), alike_ms=alike_ms)
+    found = invented(here, baseline=baseline)
+    assert bool(found.doubt()) is doubted
+    assert (found.total_factor() is None) is doubted
+    assert (found.row()["speedup_total"] is None) is doubted
+    if doubted:
+        assert "25 % slower" in found.doubt()
+
+
+def test_every_second_is_accounted_for(invented):
+    here = machine([1.0] * 3, [0.5] * 3)
+    told: list[Run] = []
+    found = invented(here, finished=told.append)
+    assert found.seconds["dense"] >= 0
+    assert list(found.seconds) == ["reading", "warm-up", "speed checks", "dense", "scores", "reduced"]
+    assert [(run.name, len(run.measured)) for run in told] == [
+        ("dense", 1), ("reduced", 1), ("dense", 2), ("reduced", 2), ("dense", 3), ("reduced", 3)
+    ]  # fmt: skip
+
+
+def test_the_warm_up_happens_once_for_each_size_and_schedule(network, images, monkeypatch):
+    lengths = []
+    real = turns.reconstruct
+
+    def watched(frames: Frames, *about: Any, **how: Any) -> Reconstruction:
+        lengths.append(len(frames))
+        return real(frames, *about, **how)
+
+    monkeypatch.setattr(turns, "reconstruct", watched)
+    schedule = ReductionSchedule(query_factor=5, kv_factor=3)
+    for _ in range(2):
+        compare(images, network, schedule, resolution=48, repeats=1)
+    assert lengths == [2, 2, 5, 5, 5, 5]
+
+
+def test_the_warm_up_can_be_stopped_and_is_told(network, images):
+    seen: list[RunProgress] = []
+    with pytest.raises(Cancelled):
+        compare(images, network, ReductionSchedule(6, 3), resolution=32, progress=seen.append, cancel=lambda: seen)
+    assert {progress.phase for progress in seen} == {"warm-up"}
+
+
+def test_several_schedules_stand_beside_each_other(network, images):
+    schedules = {"gentle": SCHEDULE, "hard": ReductionSchedule(5, 5)}
+    found = compare(images, network, schedules, resolution=64, repeats=1)
+    assert list(found.runs) == ["dense", "gentle", "hard"]
+    assert found.differences["gentle"].abs_rel != found.differences["hard"].abs_rel
+    assert [row["name"] for row in found.to_json()["rows"]] == ["dense", "gentle", "hard"]
+    with pytest.raises(InputError, match="which is always run"):
+        compare(images, network, {"dense": SCHEDULE}, resolution=64)
+
+
+def test_the_time_of_a_run_is_expected_from_the_last_one(network, images, comparison):
+    seen: list[RunProgress] = []
+    compare(images, network, SCHEDULE, resolution=64, repeats=1, progress=seen.append)
+    assert all(progress.expected_ms > 0 for progress in seen if progress.phase == "run")
+
+
+def test_a_sweep_yields_the_fastest_first_and_measures_dense_once(network, images, monkeypatch):
+    asked: list[bool] = []
+    real = turns.reconstruct
+
+    def watched(frames: Frames, network: Network, schedule: ReductionSchedule, **how: Any) -> Reconstruction:
+        asked.append(schedule.is_off and len(frames) == len(images))
+        return real(frames, network, schedule, **how)
+
+    monkeypatch.setattr(turns, "reconstruct", watched)
+    monkeypatch.setattr(turns, "reference_speed", lambda *about: 1e9)
+    monkeypatch.setattr("spark3r.compare.result.STEADY", math.inf)
+    points = sweep(images, network, (1, 2), (1, 3), resolution=64, repeats=1)
+    found = [next(points), *points]
+    factors = [(point.reduced.schedule.query_factor, point.reduced.schedule.kv_factor) for point in found]
+    assert factors == [(2, 3), (2, 1), (1, 3)]
+    assert sum(asked) == 1
+    assert found[1].reduced.schedule.at(0) == (2, 1)
 
 
 @pytest.mark.parametrize("change", ["frames", "model", "dtype", "reduced"])
 def test_a_baseline_of_something_else_is_refused(comparison, network, images, change):
-    baseline = comparison.reduced if change == "reduced" else comparison.dense
+    baseline = comparison.runs["reduced" if change == "reduced" else "dense"]
     if change in ("model", "dtype"):
-        baseline = dataclasses.replace(baseline, **{change: "another"})
+        baseline = dataclasses.replace(baseline, scene=dataclasses.replace(baseline.scene, **{change: "another"}))
     if change == "frames":
         images = 255 - images
     with pytest.raises(InputError, match="baseline"):
@@ -123,10 +315,8 @@ def test_a_baseline_of_something_else_is_refused(comparison, network, images, ch
 def test_truth_scores_both_runs(comparison, network, images):
     dense = comparison.dense
     truth = Truth(dense.depth, dense.world_from_camera, dense.intrinsics)
-    scored = compare(images, network, SCHEDULE, baseline=dense, truth=truth, resolution=64)
-    assert scored.dense_truth is not None
-    assert scored.reduced_truth is not None
-    assert scored.dense_truth.abs_rel < 1e-5 < scored.reduced_truth.abs_rel
+    scored = compare(images, network, SCHEDULE, baseline=comparison.runs["dense"], truth=truth, resolution=64)
+    assert scored.truth["dense"].abs_rel < 1e-5 < scored.truth["reduced"].abs_rel
     assert set(scored.to_json()["truth"]) == {"dense", "reduced"}
 
 
@@ -134,7 +324,7 @@ def test_progress_names_the_run_and_cancel_stops_it(network, images):
     seen: list[RunProgress] = []
 
     def cancelled() -> bool:
-        return any(progress.run == "reduced" for progress in seen)
+        return any(progress.run == "reduced" and progress.phase == "run" for progress in seen)
 
     with pytest.raises(Cancelled):
         compare(images, network, SCHEDULE, resolution=64, progress=seen.append, cancel=cancelled)
@@ -142,9 +332,11 @@ def test_progress_names_the_run_and_cancel_stops_it(network, images):
     assert all(0 <= progress.fraction <= 1 for progress in seen)
 
 
-def test_no_time_gives_no_factor():
-    scene = reconstruction(2)
-    free = dataclasses.replace(scene, cost=dataclasses.replace(scene.cost, milliseconds={}))
-    row = cost_row(free, scene)
+def test_no_time_gives_no_factor(comparison):
+    run = comparison.run()
+    scene = dataclasses.replace(run.scene.cost, milliseconds={"total": 0.0})
+    free = dataclasses.replace(run, measured=(dataclasses.replace(run.measured[0], cost=scene),))
+    row = dataclasses.replace(comparison, runs={**comparison.runs, "reduced": free}).row()
     assert row["speedup_aggregator"] is None
-    assert row["total_ms"] == 0
+    assert row["speedup_total"] is None
+    assert cost_row(run.scene, scene)["total_ms"] == 0

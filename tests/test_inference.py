@@ -20,8 +20,8 @@ from spark3r import (
 from spark3r.models.families.mini import MINI_CONFIG
 from spark3r.models.network import Network, build
 from spark3r.models.preprocess import to_tensor
-from spark3r.reconstruction import STAGES
 from spark3r.reduction import SchedulePlanner
+from spark3r.stages import STAGES
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_an_array_that_is_no_clip_is_refused(network: Network, wrong: np.ndarray
 
 
 def test_an_unknown_schedule_is_refused(network: Network):
-    with pytest.raises(InputError, match="schedule="):
+    with pytest.raises(InputError, match="schedule 'fast'"):
         reconstruct(clip(1), network, "fast")  # pyright: ignore[reportArgumentType]
 
 

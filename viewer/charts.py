@@ -4,7 +4,6 @@ Every piece is a template in `static/`; values are escaped by the template engin
 hold any characters.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,21 +13,15 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from spark3r.compare import Comparison
+from spark3r.formatting import byte_count, count, degrees, factor, milliseconds, percent
 from spark3r.models.checkpoints import ModelCard
-from spark3r.reconstruction import STAGES, Cost
+from spark3r.reconstruction import Cost
+from spark3r.stages import STAGES
+from spark3r.stages import TITLES as STAGE_NAMES
 from viewer.state import TITLES, ExampleClip, Kind, RunReport, Side, SideReport
 
 STATIC = Path(__file__).parent / "static"
 LEAST_FRACTION = 0.05  # below that, what is done says nothing about what is to come
-STAGE_NAMES = {
-    "decode": "Decode",
-    "preprocess": "Prepare",
-    "encoder": "Encoder",
-    "frame_attention": "Frame attention",
-    "global_attention": "Global attention",
-    "matching": "Matching",
-    "heads": "Heads",
-}
 
 
 @dataclass(frozen=True)
@@ -177,41 +170,16 @@ def difference_rows(comparison: Comparison | None) -> list[DifferenceRow]:
     """How far the runs are from each other and from the truth; "–" where that is unknown."""
     if comparison is None:
         return []
-    moved, dense, reduced = comparison.difference, comparison.dense_truth, comparison.reduced_truth
+    moved, dense, reduced = comparison.difference, comparison.truth.get("dense"), comparison.truth.get("reduced")
     return [
         DifferenceRow(what, hint, *(write(getattr(scores, name, None)) for scores in (moved, dense, reduced)))
         for what, hint, name, write in (
-            ("Depth", "mean relative error", "abs_rel", _as_percent),
-            ("Trajectory", "ATE, share of the path", "ate_relative", _as_percent),
-            ("Rotation", "mean angle", "rotation_deg", _as_degrees),
-            ("Surface", "Chamfer, share of the scene diagonal", "chamfer", _as_percent),
+            ("Depth", "mean relative error", "abs_rel", percent),
+            ("Trajectory", "ATE, share of the path", "ate_relative", percent),
+            ("Rotation", "mean angle", "rotation_deg", degrees),
+            ("Surface", "Chamfer, share of the scene diagonal", "chamfer", percent),
         )
     ]
-
-
-def milliseconds(value: float) -> str:
-    """A duration as a person reads it."""
-    if value < 1000:
-        return f"{value:.0f} ms"
-    seconds = value / 1000
-    if seconds < 100:
-        return f"{seconds:.2f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s"
-
-
-def byte_count(value: float) -> str:
-    """A size as a person reads it, in binary units."""
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}"
-        value /= 1024
-    return f"{value:.1f} GiB"
-
-
-def count(value: int) -> str:
-    """A whole number with thin spaces between the thousands."""
-    return f"{value:,}".replace(",", "\u202f")
 
 
 def _bar(name: Kind, side: SideReport, longest_ms: float) -> Bar:
@@ -266,11 +234,7 @@ def _speedup(report: RunReport) -> tuple[str, str] | None:
     dense, reduced = report.dense.cost, report.reduced.cost
     if dense is None or reduced is None or reduced.aggregator_ms <= 0 or reduced.total_ms <= 0:
         return None
-    return _factor(dense.aggregator_ms / reduced.aggregator_ms), _factor(dense.total_ms / reduced.total_ms)
-
-
-def _factor(value: float) -> str:
-    return f"{value:.2f}×" if value < 10 else f"{value:.0f}×"
+    return factor(dense.aggregator_ms / reduced.aggregator_ms), factor(dense.total_ms / reduced.total_ms)
 
 
 def _percent(report: RunReport) -> float:
@@ -280,14 +244,6 @@ def _percent(report: RunReport) -> float:
     if report.dense.state == "reused":
         return 100 * report.reduced.fraction
     return 50 * (report.dense.fraction + report.reduced.fraction)
-
-
-def _as_percent(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{100 * value:.2f} %"
-
-
-def _as_degrees(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.2f}°"
 
 
 @cache

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 
 from spark3r.errors import InputError
 from spark3r.export import FORMATS, OWN_WORLD, Filters, Origin, estimated_bytes, file_name, write
-from viewer.charts import byte_count
+from spark3r.formatting import byte_count
 from viewer.session import Session
 from viewer.state import SIDES, Side
 

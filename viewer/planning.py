@@ -11,11 +11,12 @@ import numpy as np
 
 from spark3r.estimate import Estimate, estimate, free_memory, needed_memory, network_size
 from spark3r.examples import footage_note
+from spark3r.formatting import byte_count
+from spark3r.formatting import count as count_of
 from spark3r.frames import SourceInfo, describe_source, planned_frames, read_frames
 from spark3r.models.checkpoints import ModelCard, list_models
 from spark3r.models.network import Network
 from spark3r.reduction.schedule import ReductionSchedule
-from viewer import charts
 from viewer.dials import DialFace, kv_dial, query_dial
 from viewer.engine import Models, outline
 from viewer.run import Clip, RunRequest
@@ -77,7 +78,7 @@ def plan(request: RunRequest, models: Models) -> Plan:
     frames = {
         "Frames": f"{count} of {info.frame_count}",
         "Network input": f"{width} × {height} pixels",
-        "Memory": f"about {charts.byte_count(dense.needed_bytes)} ({charts.byte_count(dense.available_bytes)} free)",
+        "Memory": f"about {byte_count(dense.needed_bytes)} ({byte_count(dense.available_bytes)} free)",
     }
     warning = _warning(request, loaded is not None) if dense.fits else _too_large(dense, needed)
     dials = _dials(schedule, model, dense)
@@ -132,8 +133,8 @@ def card(name: str) -> ModelCard | None:
 
 
 def _tokens(schedule: ReductionSchedule, dense: Estimate, reduced: Estimate) -> dict[str, str]:
-    full = charts.count(dense.tokens)
-    fewer = f"{charts.count(reduced.query_tokens)} × {charts.count(reduced.kv_tokens)}"
+    full = count_of(dense.tokens)
+    fewer = f"{count_of(reduced.query_tokens)} × {count_of(reduced.kv_tokens)}"
     return {"Schedule": str(schedule), "Attention, tokens": f"{full} × {full} → {fewer}"}
 
 
@@ -147,7 +148,7 @@ def _too_large(planned: Estimate, needed: Callable[[int], int]) -> str:
 def _warning(request: RunRequest, loaded: bool) -> str:
     known = card(request.sampling.model)
     if known and not known.bundled and not loaded:
-        size = charts.byte_count(known.download_bytes)
+        size = byte_count(known.download_bytes)
         return f"The first run fetches {known.title}, {size}, unless this machine has it already."
     return footage_note(request.sampling.model, request.clip.source)
 

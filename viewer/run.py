@@ -13,21 +13,20 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from spark3r.compare import Comparison, compare, warm_up
+from spark3r.compare import Comparison, RunProgress, compare
+from spark3r.compare import Run as MeasuredRun
 from spark3r.errors import Cancelled, InputError
 from spark3r.examples import load_truth
+from spark3r.formatting import byte_count
 from spark3r.frames import Frames, SourceInfo, frames_for
-from spark3r.inference import Progress, reconstruct
 from spark3r.metrics import evaluate
 from spark3r.metrics.truth import Truth
 from spark3r.models.network import Network
 from spark3r.reconstruction import Reconstruction
-from spark3r.reduction.schedule import ReductionSchedule
-from viewer.charts import byte_count
 from viewer.engine import Engine
-from viewer.state import Kind, ReductionSettings, RunReport, SamplingSettings, SideReport
+from viewer.state import TITLES, Kind, ReductionSettings, RunReport, SamplingSettings, SideReport
 from viewer.world import Baseline
 
 KEPT_BASELINES = 3  # dense results one visitor keeps, so that going back to an earlier clip costs nothing
@@ -69,13 +68,20 @@ class RunRequest:
         return self.clip, self.sampling
 
 
+class Known(NamedTuple):
+    """A dense result of an earlier run, and its times."""
+
+    baseline: Baseline
+    run: MeasuredRun
+
+
 class Memory:
     """What one visitor's runs leave for the next: the frames read last, and the latest baselines."""
 
     def __init__(self) -> None:
         self._frames: tuple[object, Frames] | None = None
-        self._baselines: OrderedDict[object, Baseline] = OrderedDict()
-        self._latest: tuple[object, Baseline] | None = None
+        self._baselines: OrderedDict[object, Known] = OrderedDict()
+        self._latest: tuple[object, Known] | None = None
 
     def frames(self, key: object, read: Callable[[], Frames]) -> Frames:
         """The frames of `key`, read only if they are not the ones read last."""
@@ -84,18 +90,18 @@ class Memory:
             self._frames = key, read()
         return self._frames[1]
 
-    def baseline(self, key: object) -> Baseline | None:
+    def baseline(self, key: object) -> Known | None:
         """The dense result of these frames, model and size, if it is kept."""
         return self._baselines.get(key)
 
-    def expected(self, request: RunRequest) -> Baseline | None:
+    def expected(self, request: RunRequest) -> Known | None:
         """What is probably going to be reused, known before the frames are read."""
         return self._latest[1] if self._latest and self._latest[0] == request.input else None
 
-    def keep(self, key: object, request: RunRequest, baseline: Baseline) -> None:
+    def keep(self, key: object, request: RunRequest, known: Known) -> None:
         """Remember a baseline; the oldest is forgotten."""
-        self._latest = request.input, baseline
-        self._baselines[key] = baseline
+        self._latest = request.input, known
+        self._baselines[key] = known
         while len(self._baselines) > KEPT_BASELINES:
             self._baselines.popitem(last=False)
 
@@ -115,6 +121,7 @@ class Run:
             self.report = replace(self.report, dense=_reused(expected))
         self._request, self._engine, self._memory, self._show = request, engine, memory, show
         self._cancel = threading.Event()
+        self._known: Known | None = None  # the dense result of this run
 
     def stop(self) -> None:
         """Ask the run to end; it does so at the next block of the network."""
@@ -140,10 +147,11 @@ class Run:
         frames = self._read(model)
         schedule = self._request.reduction.schedule(len(frames), model.config.sensitive_layers)
         self._tell(doing="Warming up", schedule=str(schedule), notes=frames.notes)
-        warm_up(frames, model, schedule, self._request.sampling.resolution or None)
-        self._check()
-        baseline = self._baseline(frames, model)
-        comparison = self._reduced(frames, model, schedule, baseline)
+        known = self._recall(frames)
+        comparison = compare(
+            frames, model, schedule, baseline=known and known.run, resolution=self._request.sampling.resolution or None,
+            progress=self._follow, finished=self._measured, cancel=self._cancel.is_set,
+        )  # fmt: skip
         self._tell(phase="done", doing="", comparison=self._scored(comparison), message=_summary(comparison))
 
     def _prepare_model(self) -> Network:
@@ -168,42 +176,37 @@ class Run:
         self._check()
         return frames
 
-    def _baseline(self, frames: Frames, model: Network) -> Baseline:
-        """The dense result of these frames: reused where it is known, else measured now."""
+    def _recall(self, frames: Frames) -> Known | None:
+        """The dense result of these frames from an earlier run, shown at once."""
         sampling = self._request.sampling
-        key = (_digest(frames), sampling.model, sampling.resolution)
-        baseline = self._memory.baseline(key)
-        report = None if baseline is None else _reused(baseline)
-        if baseline is None:
-            baseline = self._judged(self._dense(frames, model))
-            report = SideReport("measured", fraction=1.0, cost=baseline.scene.cost)
-        self._memory.keep(key, self._request, baseline)
-        self._show("dense", baseline.scene, baseline)
-        self._tell(dense=report, conditions=_conditions(baseline.scene))
-        return baseline
+        self._key = (_digest(frames), sampling.model, sampling.resolution)
+        known = self._memory.baseline(self._key)
+        if known is not None:
+            self._keep(known)
+            self._tell(dense=_reused(known))
+        return known
+
+    def _keep(self, known: Known) -> None:
+        """The dense result that this run compares to: kept for the next ones, and shown unless it is."""
+        if self._known is None:
+            self._show("dense", known.baseline.scene, known.baseline)
+            self._tell(conditions=_conditions(known.baseline.scene))
+        self._known = known
+        self._memory.keep(self._key, self._request, known)
+
+    def _measured(self, run: MeasuredRun) -> None:
+        """One timed run has ended: its result is shown the first time, its times every time."""
+        kind: Kind = "dense" if run.name == "dense" else "reduced"
+        if kind == "dense":
+            self._keep(Known(self._known.baseline if self._known else self._judged(run.scene), run))
+        elif len(run.measured) == 1 and self._known is not None:
+            self._show(kind, run.scene, self._known.baseline)
+        self._tell(**{kind: SideReport("measured", fraction=1.0, cost=run.cost)})
 
     def _judged(self, dense: Reconstruction) -> Baseline:
         """The baseline with the truth of the clip, where it has one."""
         clip, size = self._request.clip, (dense.height, dense.width)
         return Baseline(dense, (lambda: _truth(clip.paths[0], *size)) if clip.bundled else None)
-
-    def _dense(self, frames: Frames, model: Network) -> Reconstruction:
-        self._tell(phase="dense", doing="Dense run", dense=SideReport("running"))
-        return reconstruct(
-            frames, model, ReductionSchedule.off(), resolution=self._request.sampling.resolution or None,
-            progress=self._follow("dense"), cancel=self._cancel.is_set,
-        )  # fmt: skip
-
-    def _reduced(self, frames: Frames, model: Network, schedule: ReductionSchedule, baseline: Baseline) -> Comparison:
-        self._tell(phase="reduced", doing="Spark3R run", reduced=SideReport("running"))
-        comparison = compare(
-            frames, model, schedule, baseline=baseline.scene, resolution=self._request.sampling.resolution or None,
-            progress=self._follow("reduced"), cancel=self._cancel.is_set,
-        )  # fmt: skip
-        self._show("reduced", comparison.reduced, baseline)
-        cost = comparison.reduced.cost
-        self._tell(reduced=SideReport("measured", fraction=1.0, cost=cost), comparison=comparison)
-        return comparison
 
     def _scored(self, comparison: Comparison) -> Comparison:
         """With the distance of both runs from the truth, where the clip has one; it is rendered once per size."""
@@ -215,14 +218,19 @@ class Run:
         self._check()
         if truth is None:
             return comparison
-        return replace(comparison, dense_truth=evaluate(dense, truth), reduced_truth=evaluate(reduced, truth))
+        return replace(comparison, truth={"dense": evaluate(dense, truth), "reduced": evaluate(reduced, truth)})
 
-    def _follow(self, side: Kind) -> Callable[[Progress], None]:
-        def heard(progress: Progress) -> None:
+    def _follow(self, progress: RunProgress) -> None:
+        """Where the comparison is; a run that is only repeated keeps what its pane shows."""
+        if progress.phase != "run":
+            self._tell(doing="Warming up")
+            return
+        kind: Kind = "dense" if progress.run == "dense" else "reduced"
+        repeat = f" {progress.turn + 1} of {progress.turns}" if progress.turns > 1 else ""
+        self._tell(phase=kind, doing=f"{TITLES[kind]} run{repeat}")
+        if progress.turn == 0:
             now = SideReport("running", progress.stage, progress.fraction, progress.milliseconds, progress.elapsed_ms)
-            self._tell(**{side: now})
-
-        return heard
+            self._tell(**{kind: now})
 
     def _count_frames(self, done: int, total: int) -> None:
         self._tell(doing=f"Reading frame {done} of {total}")
@@ -256,8 +264,8 @@ def _truth(path: Path, height: int, width: int) -> Truth | None:
     return load_truth(path, size=(height, width))
 
 
-def _reused(baseline: Baseline) -> SideReport:
-    return SideReport("reused", fraction=1.0, cost=baseline.scene.cost)
+def _reused(known: Known) -> SideReport:
+    return SideReport("reused", fraction=1.0, cost=known.run.cost)
 
 
 def _digest(frames: Frames) -> bytes:
@@ -270,7 +278,10 @@ def _conditions(scene: Reconstruction) -> str:
 
 
 def _summary(comparison: Comparison) -> str:
-    factor = comparison.speedup_aggregator
-    if factor < 1.05:
+    factor = comparison.total_factor()
+    if factor is None:
+        return comparison.doubt() or "Done."
+    if factor.median < 1.05:
         return "Done. On so few tokens reduction does not pay: try more frames or larger factors."
-    return f"Done. The part that reduction changes ran {factor:.1f} times faster than dense."
+    doubt = " The machine was busy meanwhile: take that with doubt." if comparison.busy else ""
+    return f"Done. The whole run was {factor.median:.1f} times faster than dense.{doubt}"

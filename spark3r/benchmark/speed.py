@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from spark3r.attention import torch_kernel
-from spark3r.benchmark.flops import count_flops, matmul_rate
 from spark3r.compare import cost_row
 from spark3r.errors import DoesNotFit
 from spark3r.estimate import network_size
+from spark3r.flops import count_flops
 from spark3r.inference import Progress, reconstruct
 from spark3r.models.network import Network
 from spark3r.reduction import ReductionSchedule
-from spark3r.windows import spans
+from spark3r.timing import reference_speed
 
 WARM_UP_FRAMES = 24  # more than a group of the automatic schedule, so that every path is taken once
 
@@ -57,7 +57,7 @@ def benchmark(
             told = None if progress is None else partial(progress, name)
             with _kernel_of(name):
                 runs[name].append(_run(frames, network, schedule, setting, told))
-    rate = matmul_rate(network.device, network.dtype)
+    rate = reference_speed(network.device, network.dtype)
     rows = [_summary(name, schedule, runs[name]) for name, schedule in schedules.items()]
     for row, schedule in zip(rows, schedules.values(), strict=True):
         if "skipped" not in row:
@@ -91,7 +91,7 @@ def _run(
         about = {"model": network.config.name, "policy": schedule.name, "frames": setting.frames}
         return {**about, "skipped": str(error)}
     tokens = {name: getattr(scene.cost, name) for name in ("tokens", "query_tokens", "kv_tokens")}
-    return {**cost_row(scene, scene), **tokens}
+    return {**cost_row(scene), **tokens}
 
 
 def _summary(name: str, schedule: ReductionSchedule, runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -105,10 +105,7 @@ def _summary(name: str, schedule: ReductionSchedule, runs: list[dict[str, Any]])
 
 def _add_work(row: dict[str, Any], network: Network, schedule: ReductionSchedule, rate: float) -> None:
     """Arithmetic per stage, and which share of the machine's matmul rate the run reaches."""
-    windows = len(spans(row["frames"], schedule.window, schedule.overlap)) if schedule.window else 1
-    frames = schedule.frames_at_once(row["frames"])
-    flops = count_flops(network.config, frames, row["height"], row["width"], schedule.of_a_window)
-    flops = {stage: windows * work for stage, work in flops.items()}
+    flops = count_flops(network.config, row["frames"], row["height"], row["width"], schedule)
     row["flops"] = {**flops, "total": sum(flops.values())}
     row["matmul_flops_per_second"] = rate
     row["matmul_share"] = {

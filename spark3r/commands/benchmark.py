@@ -10,8 +10,9 @@ import tyro
 from spark3r.benchmark.chart import draw_speed
 from spark3r.benchmark.speed import TORCH, Setting, benchmark
 from spark3r.commands.options import Dtype, OutputOptions, UsageError, shown_as
-from spark3r.commands.report import Report, byte_count, factor, milliseconds, table
+from spark3r.commands.report import Report, table
 from spark3r.estimate import schedule_for
+from spark3r.formatting import byte_count, factor, milliseconds
 from spark3r.measure import machine
 from spark3r.models.checkpoints import load_model, pick_device, random_model
 from spark3r.models.network import Network

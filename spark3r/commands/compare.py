@@ -1,6 +1,7 @@
 """`compare INPUT`"""
 
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import tyro
 
@@ -11,25 +12,47 @@ from spark3r.commands.evaluate import (
     consistency_cells,
     score_cells,
 )
-from spark3r.commands.options import RunOptions, Source
-from spark3r.commands.report import Report, byte_count, conditions, factor, milliseconds, number, table
-from spark3r.compare import Comparison, compare
+from spark3r.commands.options import RunOptions, Source, UsageError, shown_as
+from spark3r.commands.report import Report, conditions, table
+from spark3r.compare import DENSE, Comparison, Factor, compare, sweep
 from spark3r.examples import load_truth
-from spark3r.reconstruction import STAGES
+from spark3r.formatting import byte_count, factor, factor_range, milliseconds, number, percent, waiting
+from spark3r.stages import AGGREGATOR, STAGES
+
+SWEEP_COLUMNS = (
+    "queries",
+    "keys/values",
+    "time",
+    "whole run",
+    "range",
+    "aggregator",
+    "arithmetic",
+    "depth",
+    "ATE/path",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(RunOptions):
-    """Run a clip twice, dense and reduced, under the same conditions: times, factors, differences.
+    """Run a clip densely and reduced, in turns, under the same conditions: times, factors, differences.
 
-    One warm-up comes first. The dense run is the reference of the differences; a clip with truth also scores both.
+    One warm-up comes first. Short runs are repeated and told as median and range. The dense run is the reference of the
+    differences; a clip with truth also scores both.
     """
 
     input: tyro.conf.Positional[Source]
     """Video, image folder, zip, or clip folder with truth."""
+    repeats: Annotated[int | None, shown_as("N")] = None
+    """Runs of each; default: three or more of what takes under five seconds, one of what takes longer."""
+    sweep: Annotated[bool, tyro.conf.FlagCreatePairsOff, shown_as("")] = False
+    """In place of one schedule: every pair of the factors below."""
+    query_factors: Annotated[tuple[int, ...], shown_as("N ...")] = (1, 2, 4, 8)
+    """Of --sweep; default: 1 2 4 8."""
+    kv_factors: Annotated[tuple[int, ...], shown_as("N ...")] = (1, 4, 16, 64)
+    """Of --sweep; default: 1 4 16 64."""
 
     def run(self) -> None:
-        """Measures both runs and tells what reduction bought and what it moved."""
+        """Measures all runs and tells what reduction bought and what it moved."""
         self.check()
         report = Report(self)
         report.doing("loading the model")
@@ -37,40 +60,100 @@ class Compare(RunOptions):
         report.doing("reading frames")
         frames = self.read(clip_source(self.input), network)
         report.notes(frames)
-        schedule = self.reduction(len(frames), network)
-        truth = load_truth(self.input, size=self.size(frames, network))
-        comparison = compare(
-            frames, network, schedule, truth=truth, resolution=self.resolution, progress=report.progress
-        )
+        how: dict[str, Any] = {
+            "truth": load_truth(self.input, size=self.size(frames, network)),
+            "resolution": self.resolution,
+            "repeats": self.repeats,
+            "progress": report.progress,
+        }
+        if self.sweep:
+            points = list(sweep(frames, network, self.query_factors, self.kv_factors, **how))
+            report.answer(sweep_text(points), sweep_json(points))
+            return
+        comparison = compare(frames, network, self.reduction(len(frames), network), **how)
         report.answer(comparison_text(comparison), comparison.to_json())
+
+    def check(self) -> None:
+        """As for all runs, and: a sweep has its own factors."""
+        super().check()
+        if self.sweep and (self.query_factor or self.kv_factor or self.schedule or self.policy):
+            raise UsageError("--sweep runs --query-factors × --kv-factors: leave out the flags of a single schedule")
+        if (self.sweep and min(0, *self.query_factors, *self.kv_factors) < 0) or (self.repeats or 1) < 1:
+            raise UsageError("--repeats, --query-factors and --kv-factors must be 1 or more")
 
 
 def comparison_text(comparison: Comparison) -> str:
     """The whole answer for a person."""
-    row = comparison.to_json()["rows"][1]
+    row = comparison.row()
     parts = [
         f"dense against {comparison.reduced.schedule}",
+        _headline(comparison),
         _costs(comparison),
         _differences(comparison),
         _truth(comparison),
         _consistency(comparison),
         conditions(comparison.machine, row),
+        _waiting(comparison),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
+def sweep_text(points: list[Comparison]) -> str:
+    """One line per pair of factors, the fastest first."""
+    rows = []
+    for point in points:
+        total, schedule = point.total_factor(), point.reduced.schedule
+        rows.append((
+            str(schedule.query_factor), str(schedule.kv_factor), milliseconds(point.run().total.median),
+            _median(total), _range(total), _median(point.aggregator_factor()), factor(point.arithmetic_factor()),
+            percent(point.difference.abs_rel), percent(point.difference.ate_relative),
+        ))  # fmt: skip
+    last = points[-1]
+    dense = f"dense: {milliseconds(last.runs[DENSE].total.median)}; depth and ATE: difference from dense"
+    busy = "\nthe machine was busy meanwhile: take these numbers with doubt" if any(p.busy for p in points) else ""
+    return f"{table(rows, header=SWEEP_COLUMNS)}\n\n{dense}{busy}\n{conditions(last.machine, last.row())}"
+
+
+def sweep_json(points: list[Comparison]) -> dict[str, Any]:
+    """The rows of `compare`: dense first, then every point with its differences."""
+    rows = [{**point.row(), "difference": point.difference.to_json(), "busy": point.busy} for point in points]
+    return {"machine": points[-1].machine, "rows": [points[-1].row(DENSE), *rows]}
+
+
+def _headline(comparison: Comparison) -> str:
+    """The factor of the whole run, of the aggregator, and in arithmetic."""
+    total, aggregator = comparison.total_factor(), comparison.aggregator_factor()
+    lines = [
+        ("whole run", _median(total), _range(total)),
+        ("aggregator", _median(aggregator), _range(aggregator)),
+        ("arithmetic (FLOP)", factor(comparison.arithmetic_factor()), ""),
+    ]
+    doubts = [comparison.doubt(), "The machine was busy meanwhile: take these times with doubt."]
+    doubts = [doubt for doubt, holds in zip(doubts, (True, comparison.busy), strict=True) if doubt and holds]
+    return "\n".join([table(lines, header=("factor", "median", "range")), *doubts])
+
+
 def _costs(comparison: Comparison) -> str:
-    dense, reduced = comparison.dense.cost, comparison.reduced.cost
-    times = [(stage.replace("_", " "), dense.milliseconds.get(stage, 0.0), reduced.milliseconds.get(stage, 0.0), "")
-             for stage in STAGES]  # fmt: skip
-    times.insert(6, ("aggregator", dense.aggregator_ms, reduced.aggregator_ms, factor(comparison.speedup_aggregator)))
-    times.append(("total", dense.total_ms, reduced.total_ms, factor(comparison.speedup_total)))
-    rows = [(name, milliseconds(before), milliseconds(after), gain) for name, before, after, gain in times]
-    rows.append(("peak memory", byte_count(dense.peak_bytes), byte_count(reduced.peak_bytes), ""))
-    rows.append(("queries", f"{dense.query_tokens}", f"{reduced.query_tokens}", ""))
-    rows.append(("keys/values", f"{dense.kv_tokens}", f"{reduced.kv_tokens}", ""))
-    reused = " (reused)" if comparison.dense_reused else ""
-    return table(rows, header=("", f"dense{reused}", "reduced", "factor"))
+    dense, reduced = comparison.runs[DENSE], comparison.run()
+    rows = [
+        (stage.replace("_", " "), *(milliseconds(run.cost.milliseconds.get(stage, 0.0)) for run in (dense, reduced)))
+        for stage in STAGES
+    ]
+    sums = ("aggregator", *(milliseconds(run.aggregator.median) for run in (dense, reduced)))
+    rows.insert(1 + STAGES.index(AGGREGATOR[-1]), sums)
+    rows.append(("total", *(milliseconds(run.total.median) for run in (dense, reduced))))
+    rows.append(("peak memory", *(byte_count(run.cost.peak_bytes) for run in (dense, reduced))))
+    rows.append(("queries", *(str(run.cost.query_tokens) for run in (dense, reduced))))
+    rows.append(("keys/values", *(str(run.cost.kv_tokens) for run in (dense, reduced))))
+    return table(rows, header=(f"median of {len(reduced.measured)}", "dense", "reduced"))
+
+
+def _median(one: Factor | None) -> str:
+    return factor(one and one.median)
+
+
+def _range(one: Factor | None) -> str:
+    return factor_range(one.low, one.high) if one else ""
 
 
 def _differences(comparison: Comparison) -> str:
@@ -88,18 +171,14 @@ def _differences(comparison: Comparison) -> str:
 
 
 def _consistency(comparison: Comparison) -> str:
-    rows = [
-        ("dense", *consistency_cells(comparison.dense_consistency)),
-        ("reduced", *consistency_cells(comparison.reduced_consistency)),
-    ]
+    rows = [(name, *consistency_cells(one)) for name, one in comparison.consistency.items()]
     return table(rows, header=("against matched features", *CONSISTENCY_COLUMNS))
 
 
 def _truth(comparison: Comparison) -> str:
-    if comparison.dense_truth is None or comparison.reduced_truth is None:
-        return ""
-    rows = [
-        ("dense", *score_cells(comparison.dense_truth)),
-        ("reduced", *score_cells(comparison.reduced_truth)),
-    ]
-    return table(rows, header=("against truth", *SCORE_COLUMNS))
+    rows = [(name, *score_cells(scores)) for name, scores in comparison.truth.items()]
+    return table(rows, header=("against truth", *SCORE_COLUMNS)) if rows else ""
+
+
+def _waiting(comparison: Comparison) -> str:
+    return waiting(comparison.seconds, {name: len(run.measured) for name, run in comparison.runs.items()})

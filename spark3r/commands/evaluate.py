@@ -13,10 +13,11 @@ from spark3r.benchmark.chart import draw_confidence
 from spark3r.benchmark.unseen import BASELINE, FIRST_SEED, LENGTHS, SCHEDULES, Study, study_unseen
 from spark3r.commands.benchmark import command_line
 from spark3r.commands.options import RunOptions, UsageError, shown_as
-from spark3r.commands.report import Report, number, table
+from spark3r.commands.report import Report, table
 from spark3r.errors import InputError
 from spark3r.estimate import schedule_for
 from spark3r.examples import load_truth
+from spark3r.formatting import number
 from spark3r.inference import reconstruct
 from spark3r.measure import machine
 from spark3r.metrics import Consistency, Scores, consistency, evaluate, match_features, trivial_baseline, trivial_scores

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 from spark3r.commands.options import OutputOptions, shown_as
-from spark3r.commands.report import Report, byte_count, table
+from spark3r.commands.report import Report, table
 from spark3r.errors import InputError
 from spark3r.estimate import needed_memory
+from spark3r.formatting import byte_count
 from spark3r.models.checkpoints import ModelCard, list_models
 from spark3r.parity import Parity, check, oracles
 

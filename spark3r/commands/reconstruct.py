@@ -7,13 +7,15 @@ from typing import Annotated
 import tyro
 
 from spark3r.commands.options import RunOptions, Source, shown_as
-from spark3r.commands.report import Report, byte_count, conditions, milliseconds, table
+from spark3r.commands.report import Report, conditions, table
 from spark3r.compare import cost_row
 from spark3r.examples import footage_note
 from spark3r.export import Origin, check, write
+from spark3r.formatting import byte_count, milliseconds
 from spark3r.inference import reconstruct
 from spark3r.measure import machine
-from spark3r.reconstruction import STAGES, Reconstruction
+from spark3r.reconstruction import Reconstruction
+from spark3r.stages import STAGES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +58,7 @@ class Reconstruct(RunOptions):
             origin=Origin(clip=frames.source, source=self.input),
         )
         about = machine(network.device)
-        # No dense run stands beside this one, so there is no factor to tell.
-        row = {key: value for key, value in cost_row(scene, scene).items() if not key.startswith("speedup")}
+        row = cost_row(scene)
         report.answer(
             f"{cost_table(scene)}\n\n{scene.schedule}\n{conditions(about, row)}\nwritten: {self.out}",
             {"machine": about, "rows": [row], "notes": list(frames.notes), "output": str(self.out)},

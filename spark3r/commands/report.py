@@ -1,7 +1,6 @@
 """What a person and a script get to see: tables, JSON, a progress line."""
 
 import json
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spark3r.commands.options import OutputOptions
+from spark3r.compare import RunProgress
 from spark3r.files import replacing
 from spark3r.frames import Frames
 from spark3r.inference import Progress
@@ -27,9 +27,8 @@ class Report:
         now = time.monotonic()
         if self._live and now - self._last_shown > 0.1:
             self._last_shown = now
-            run = getattr(progress, "run", "")
             stage, seconds = progress.stage.replace("_", " "), progress.elapsed_ms / 1000
-            self._overwrite(f"{run:8}{progress.fraction:4.0%}  {stage:17}{seconds:7.1f} s")
+            self._overwrite(f"{_which(progress)}{progress.fraction:4.0%}  {stage:17}{seconds:7.1f} s")
 
     def doing(self, what: str) -> None:
         """As `progress`, in words."""
@@ -63,6 +62,14 @@ class Report:
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
+def _which(progress: Progress) -> str:
+    """Of a comparison: which of its runs this is."""
+    if not isinstance(progress, RunProgress):
+        return ""
+    turn = "warm-up" if progress.phase == "warm-up" else f"{progress.turn + 1} of {progress.turns}"
+    return f"{progress.run:10}{turn:9}"
+
+
 def table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = None) -> str:
     """Columns as wide as their longest cell: the first to the left, numbers to the right."""
     cells = [list(header), *rows] if header is not None else list(rows)
@@ -74,26 +81,6 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = None) ->
     if header is not None:
         lines.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
     return "\n".join(lines)
-
-
-def milliseconds(value: float) -> str:
-    """A duration in the unit a person would use."""
-    return f"{value:.1f} ms" if value < 1000 else f"{value / 1000:.2f} s"
-
-
-def byte_count(value: float) -> str:
-    """A size in binary units."""
-    return f"{value / 2**20:.0f} MiB" if value < 2**30 else f"{value / 2**30:.2f} GiB"
-
-
-def factor(value: float) -> str:
-    """A speed-up; a dash where nothing ran."""
-    return f"{value:.2f}×" if math.isfinite(value) else "–"
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """A metric; a dash where it is undefined."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
 def conditions(machine: dict[str, Any], row: dict[str, Any]) -> str:

@@ -1,10 +1,14 @@
 """What reading a source gives: the frames themselves, and beforehand a short description."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+
+from spark3r.errors import InputError
 
 SourceKind = Literal["video", "folder", "images", "zip"]
 
@@ -41,10 +45,21 @@ class Frames:
         if len(lengths) != 1:
             raise ValueError(f"images, indices, timestamps and names have lengths {sorted(lengths)}: must be equal")
 
+    @classmethod
+    def of(cls, images: np.ndarray) -> Frames:
+        """Frames from a bare array [S, H, W, 3] uint8 RGB; raises InputError for anything else."""
+        if not isinstance(images, np.ndarray) or images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+            raise InputError("frames: must be what read_frames gives, or a uint8 RGB array [S, H, W, 3]")
+        if len(images) == 0:
+            raise InputError("frames: the array holds no frame; at least one is needed")
+        count = np.arange(len(images))
+        names = tuple(f"{index:06d}" for index in count)
+        return cls(images, count.astype(np.int64), count.astype(np.float64), names, "array", (), 0.0)
+
     def __len__(self) -> int:
         return len(self.images)
 
-    def select(self, indices: Sequence[int] | np.ndarray | slice) -> "Frames":
+    def select(self, indices: Sequence[int] | np.ndarray | slice) -> Frames:
         """The frames at these positions of *this* clip (0..S-1), in the order given."""
         chosen = np.arange(len(self))[indices if isinstance(indices, slice) else np.asarray(indices)]
         return replace(

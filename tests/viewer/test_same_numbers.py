@@ -18,7 +18,8 @@ from viewer.engine import Engine
 from viewer.run import Clip, Memory, Run, RunRequest
 from viewer.state import ReductionSettings, SamplingSettings
 
-MEASURED = ("_ms", "_bytes")  # what depends on the moment, and not on the settings
+# What depends on the settings alone, and not on the moment.
+SETTINGS = "name model policy query_factor kv_factor frames height width dtype device kernel flops speedup_arithmetic"
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_compare_and_page_agree_on_every_number(
     assert run.report.comparison is not None, run.report.message
     page = run.report.comparison.to_json()
     assert page["difference"] == command["difference"]
+    assert page["consistency"] == command["consistency"]
     for shown, printed in zip(page["rows"], command["rows"], strict=True):
-        settings = [key for key in printed if not (key.endswith(MEASURED) or key.startswith("speedup"))]
-        assert {key: shown[key] for key in settings} == {key: printed[key] for key in settings}
+        assert {key: shown[key] for key in SETTINGS.split()} == {key: printed[key] for key in SETTINGS.split()}
         assert (printed["height"], printed["width"], printed["frames"]) == (64, 64, 4)

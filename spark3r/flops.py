@@ -1,33 +1,40 @@
-"""How much arithmetic a run needs, counted on tensors without data, and how fast this machine multiplies matrices."""
+"""How much arithmetic a run needs, counted on tensors without data."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from statistics import median
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from spark3r.attention import Planner, Reduction
-from spark3r.measure import STAGE_OF_SCOPE
 from spark3r.models.checkpoints import skeleton
 from spark3r.models.config import ModelConfig
 from spark3r.models.network import Network
 from spark3r.reduction import ReductionSchedule, SchedulePlanner
+from spark3r.stages import STAGE_OF_SCOPE
 from spark3r.tokens import TokenLayout
+from spark3r.windows import spans
 
 
+@lru_cache(maxsize=256)
 @torch.enable_grad()  # without gradients blocks work in parts, and counting the parts of a long clip takes minutes
 def count_flops(
     config: ModelConfig, frames: int, height: int, width: int, schedule: ReductionSchedule
-) -> dict[str, float]:
+) -> Mapping[str, float]:
     """Floating-point operations per stage (a multiply–add is two) of matrix products, attention and convolutions.
 
     height and width are the network's input. Keys: encoder, frame_attention, global_attention, matching, heads; all
-    blocks of a kind with their MLPs, as the times are. Norms, activations and copies are not counted.
+    blocks of a kind with their MLPs, as the times are. Norms, activations and copies are not counted. Takes about a
+    second the first time; the answer is kept.
     """
+    if schedule.window:
+        windows = len(spans(frames, schedule.window, schedule.overlap))
+        one = count_flops(config, schedule.frames_at_once(frames), height, width, schedule.of_a_window)
+        return MappingProxyType({stage: windows * work for stage, work in one.items()})
     network = skeleton(config).eval()
     image = torch.empty(1, 3, height, width, device="meta")
     layout = network.trunk.layout(frames, network.grid(height, width))
@@ -47,7 +54,7 @@ def count_flops(
     flops["global_attention"] -= plan.flops
     flops["matching"] = float(plan.flops)
     flops["heads"] = float(cameras.get_total_flops() + frames * dense.get_total_flops())
-    return flops
+    return MappingProxyType(flops)
 
 
 class _CountedPlanner:
@@ -82,17 +89,3 @@ def _count_stages(network: Network, counter: FlopCounterMode) -> dict[str, float
         block.register_forward_pre_hook(before(stage))
         block.register_forward_hook(after(stage))
     return stages
-
-
-def matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 1024, repeats: int = 9) -> float:
-    """Floating-point operations per second of a square matrix product here and now; the median of some tries."""
-    a = torch.randn(side, side, device=device).to(dtype)
-    product = torch.empty_like(a)
-    spent = []
-    for _ in range(repeats + 2):
-        start = time.perf_counter()
-        torch.mm(a, a, out=product)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        spent.append(time.perf_counter() - start)
-    return 2 * side**3 / median(spent[2:])

@@ -1,0 +1,59 @@
+"""Repeated times: medians, ranges, factors, doubts."""
+
+import random
+
+import pytest
+import torch
+
+from spark3r.timing import Factor, Ledger, Samples, changed, is_busy, reference_speed
+
+
+def test_the_spread_leaves_out_a_fifth_at_either_end() -> None:
+    assert Samples((1.0, 1.1, 2.0)).spread == pytest.approx(1.0 / 1.1)
+    assert Samples((1.0, 1.1, 1.0, 1.1, 50.0)).spread == pytest.approx(0.1 / 1.1)
+    assert Samples((7.0,)).spread == 0
+
+
+def test_the_factor_lies_within_the_range_of_its_pairs() -> None:
+    """Also where the order of the pairs is shuffled, and where one side was measured more often."""
+    for seed in range(50):
+        rng = random.Random(seed)
+        before = Samples(tuple(rng.uniform(2, 9) for _ in range(rng.randint(1, 6))))
+        for length in (len(before.values), 3):
+            factor = Factor.of(before, Samples(tuple(rng.uniform(1, 5) for _ in range(length))))
+            assert factor is not None
+            assert factor.low <= factor.median <= factor.high
+
+
+def test_what_slows_both_alike_does_not_touch_the_factor() -> None:
+    factor = Factor.of(Samples((2.0, 4.0, 3.0)), Samples((1.0, 2.0, 1.5)))
+    assert factor == Factor(2.0, 2.0, 2.0, 0.0)
+
+
+def test_nothing_is_divided_by_nothing() -> None:
+    assert Factor.of(Samples((2.0,)), Samples((0.0,))) is None
+
+
+def test_busy_is_a_drifting_machine_or_a_spreading_factor() -> None:
+    steady, wide = Factor(2.0, 1.9, 2.1, 0.1), Factor(2.0, 1.5, 2.5, 0.5)
+    assert not is_busy((100.0, 104.0, 99.0), steady, None)
+    assert is_busy((100.0, 120.0, 99.0), steady)
+    assert is_busy((100.0, 104.0, 99.0), wide)
+    assert changed(2.0, 1.0) == changed(1.0, 2.0) == 1.0
+
+
+def test_the_ledger_counts_every_second_once() -> None:
+    ticks = iter([0.0, 1.0, 1.0, 4.0, 4.0, 6.0])
+    ledger = Ledger(lambda: next(ticks))
+    with ledger.spending("warm-up"):
+        pass
+    with pytest.raises(KeyError), ledger.spending("dense"):
+        raise KeyError
+    with ledger.spending("warm-up"):
+        pass
+    ledger.add("sending", 0.5)
+    assert ledger.seconds == {"warm-up": 3.0, "dense": 3.0, "sending": 0.5}
+
+
+def test_the_reference_product_tells_a_speed() -> None:
+    assert reference_speed(torch.device("cpu"), torch.float32) > 1e6

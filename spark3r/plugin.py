@@ -4,17 +4,16 @@
         predictions = model(images)
 
 Only the attention of global layers is replaced, on the instance; weights, state_dict keys and everything else of the
-model stay as they are. The official packages are never imported: a model is known by its class name and its parts.
+model stay as they are. The official packages are never imported: a model is known by its class name and its parts, as
+its family's file describes them.
 """
 
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
-from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
@@ -23,110 +22,11 @@ from torch import Tensor, nn
 
 from spark3r.attention import Kernel, Reduction
 from spark3r.errors import InputError
-from spark3r.models.registry import ENTRIES
+from spark3r.models.family import Host
+from spark3r.models.registry import host_of
 from spark3r.reduction import ReductionSchedule, SchedulePlanner
 from spark3r.reduction.schedule import WORDS
 from spark3r.tokens import TokenLayout
-
-_MARK = "_spark3r"
-
-
-@dataclass(frozen=True)
-class _Host:
-    """Where an official model keeps what the method needs."""
-
-    family: str
-    entry: nn.Module  # the part whose call receives the clip, [B, S, 3, H, W]
-    attentions: tuple[nn.Module, ...]  # of the global layers, in order
-    special: int  # tokens in front of every frame's patches
-    patch: int  # pixels
-    sensitive_layers: tuple[int, ...] | None  # as the paper found them; None: not known, treat all so
-
-
-def _vggt(model: nn.Module) -> _Host:
-    aggregator, blocks = _part(model, "aggregator"), _part(model, "aggregator.global_blocks")
-    return _Host(
-        family="VGGT",
-        entry=aggregator,
-        attentions=tuple(block.attn for block in blocks),
-        special=aggregator.patch_start_idx,
-        patch=aggregator.patch_size,
-        sensitive_layers=ENTRIES["vggt"].config.sensitive_layers,
-    )
-
-
-def _pi3(model: nn.Module) -> _Host:
-    blocks = list(_part(model, "decoder"))[1::2]  # the even ones see one frame each
-    return _Host(
-        family="π³",
-        entry=model,
-        attentions=tuple(block.attn for block in blocks),
-        special=_part(model, "patch_start_idx"),
-        patch=_part(model, "patch_size"),
-        sensitive_layers=ENTRIES["pi3"].config.sensitive_layers,
-    )
-
-
-def _da3(model: nn.Module) -> _Host:
-    """The trunk reorders frames so that the reference comes first; from there on it is frame 0 for us too."""
-    trunk, giant = _part(model, "backbone.pretrained"), ENTRIES["da3-giant"].config
-    blocks = [block for index, block in enumerate(trunk.blocks) if 0 <= trunk.alt_start <= index and index % 2 == 1]
-    probed = len(blocks) == len(giant.global_blocks)  # by the paper, the giant only
-    return _Host(
-        family="Depth Anything 3",
-        entry=_part(model, "backbone"),
-        attentions=tuple(block.attn for block in blocks),
-        special=1 + trunk.num_register_tokens,
-        patch=trunk.patch_size,
-        sensitive_layers=giant.sensitive_layers if probed else None,
-    )
-
-
-def _vggt_omega(model: nn.Module) -> _Host:
-    """Register-only layers see no patches and stay as they are."""
-    aggregator, kinds = _part(model, "aggregator"), _part(model, "aggregator.inter_frame_attention_types")
-    blocks = zip(_part(model, "aggregator.inter_frame_blocks"), kinds, strict=True)
-    return _Host(
-        family="VGGT-Ω",
-        entry=aggregator,
-        attentions=tuple(block.attn for block, kind in blocks if kind == "global"),
-        special=aggregator.patch_token_start,
-        patch=aggregator.patch_size,
-        sensitive_layers=ENTRIES["vggt-omega"].config.sensitive_layers,
-    )
-
-
-_HOSTS: dict[str, Callable[[nn.Module], _Host]] = {
-    "VGGT": _vggt,
-    "Pi3": _pi3,
-    "DepthAnything3": lambda model: _host(_part(model, "model")),
-    "NestedDepthAnything3Net": lambda model: _host(_part(model, "da3")),
-    "DepthAnything3Net": _da3,
-    "VGGTOmega": _vggt_omega,
-}
-_SUPPORTED = "VGGT, Pi3, DepthAnything3 (or its DepthAnything3Net) and VGGTOmega"
-
-
-def _host(model: nn.Module) -> _Host:
-    """Knows a model by the name of its class or of one it derives from."""
-    names = [kind.__name__ for kind in type(model).__mro__]
-    find = next((_HOSTS[name] for name in names if name in _HOSTS), None)
-    if find is None:
-        raise InputError(
-            f"accelerate() knows the official classes {_SUPPORTED}, not {names[0]}: pass the model itself, without a "
-            "wrapper around it (a network from spark3r.load_model takes its schedule in spark3r.reconstruct)"
-        )
-    return find(model)
-
-
-def _part(model: nn.Module, path: str) -> Any:
-    try:
-        return attrgetter(path)(model)
-    except AttributeError as error:
-        raise InputError(
-            f"this {type(model).__name__} has no {path}, which the official class has: use the official code "
-            f"of {_SUPPORTED}"
-        ) from error
 
 
 class _Positions(NamedTuple):
@@ -145,14 +45,15 @@ class _Positions(NamedTuple):
 class Acceleration:
     """A model under reduction. `undo()`, or leaving the `with` block, gives the model back as it was."""
 
-    def __init__(self, host: _Host, schedule: ReductionSchedule | str):
+    def __init__(self, host: Host, schedule: ReductionSchedule | str):
         self.family = host.family
         self.schedule = schedule
-        self.layout: TokenLayout | None = None  # of the clip in the model, told by its own input
+        self.layout: TokenLayout | None = None  # of the clip seen last
         self._host = host
         self._kernel = Kernel()
+        self._under_way: dict[int, TokenLayout] = {}  # by thread, so that calls side by side do not mix
         self._layers = [_GlobalLayer(self, number, module) for number, module in enumerate(host.attentions)]
-        self._watch = host.entry.register_forward_pre_hook(self._see_clip, with_kwargs=True)
+        self._entry = _Entry(self, host.entry)
 
     @property
     def num_layers(self) -> int:
@@ -167,11 +68,11 @@ class Acceleration:
 
     def undo(self) -> None:
         """Puts the official attention back. Once is enough; a second call does nothing."""
-        for layer in self._layers:
-            layer.check_uncovered()
-        for layer in self._layers:
-            layer.undo()
-        self._watch.remove()
+        replaced = [*self._layers, self._entry]
+        for part in replaced:
+            part.check_uncovered()
+        for part in replaced:
+            part.undo()
 
     def __enter__(self) -> Acceleration:
         return self
@@ -183,23 +84,27 @@ class Acceleration:
         words = self.schedule if isinstance(self.schedule, ReductionSchedule) else f"{self.schedule} by length"
         return f"{self.family}, {self.num_layers} global layers: {words}"
 
-    def _see_clip(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Frames and grid of the call under way, from the images that enter the model."""
-        clips = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim == 5]
-        if not clips:
+    def run(self, images: Any, call: Callable[[], Any]) -> Any:
+        """A call of the whole model on images [B, S, 3, H, W], whose frames and grid the layers then know."""
+        if not isinstance(images, Tensor) or images.ndim != 5:
             raise InputError(f"{self.family} was called without images [B, S, 3, H, W], so its grid is unknown")
-        _, frames, _, height, width = clips[0].shape
+        _, frames, _, height, width = images.shape
         grid = (height // self._host.patch, width // self._host.patch)
-        self.layout = TokenLayout(frames, self._host.special, grid)
+        self.layout = self._under_way[threading.get_ident()] = TokenLayout(frames, self._host.special, grid)
+        try:
+            return call()
+        finally:
+            del self._under_way[threading.get_ident()]
 
-    def plan(self, x: Tensor, layer: int) -> Reduction:  # x: [B, N, C]
-        if self.layout is None or x.shape[1] != self.layout.total:
+    def plan(self, x: Tensor, layer: int) -> Reduction:
+        """What layer number `layer` does to its tokens x [B, N, C] under the call under way."""
+        layout = self._under_way.get(threading.get_ident())
+        if layout is None or x.shape[1] != layout.total:
             raise InputError(
                 f"global layer {layer} of {self.family} received {x.shape[1]} tokens outside a call of the whole "
                 "model: call the model with its images, or undo() first"
             )
-        schedule = self.schedule_for(self.layout.frames)
-        return SchedulePlanner(schedule, match_dtype=_working_dtype(x))(x, self.layout, layer)
+        return SchedulePlanner(self.schedule_for(layout.frames), match_dtype=_working_dtype(x))(x, layout, layer)
 
     def attend(self, attn: Any, x: Tensor, positions: Tensor | None, reduction: Reduction) -> Tensor:
         """The official attention on reduced tokens, with its own weights, norms and rotary embedding."""
@@ -214,17 +119,50 @@ class Acceleration:
         return reduction.restore(attn.proj_drop(attn.proj(out.transpose(1, 2).flatten(2))))
 
 
-class _GlobalLayer:
-    """One attention module of the host, its forward replaced on the instance."""
+class _Forward:
+    """Stands in for one module's `forward`, on the instance.
 
-    def __init__(self, owner: Acceleration, number: int, module: nn.Module):
-        self.owner, self.number, self.module = owner, number, module
+    A copy of the model, by `copy.deepcopy` or `torch.save`, gets the official forward: it is the official model again.
+    """
+
+    def __init__(self, owner: Acceleration, module: nn.Module):
+        self.owner, self.module = owner, module
         self.before = module.__dict__.get("forward")
         self.signature = inspect.signature(module.forward)
-        self.official: Callable[..., Tensor] = module.forward
-        self.ours = MethodType(_forward, module)
-        setattr(module, _MARK, self)
-        module.forward = self.ours
+        self.official: Callable[..., Any] = module.forward
+        self.active = True
+        module.forward = self
+
+    def check_uncovered(self) -> None:
+        if self.active and self.module.__dict__.get("forward") is not self:
+            raise InputError("another tool has patched this model since accelerate(): take that back first")
+
+    def undo(self) -> None:
+        if not self.active:
+            return
+        self.active = False
+        del self.module.forward
+        if self.before is not None:
+            self.module.forward = self.before
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self.module, "forward")  # read back before the instance has one, it is that of the class
+
+
+class _Entry(_Forward):
+    """The part of the model that is called with the images."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        images = next(iter(self.signature.bind(*args, **kwargs).arguments.values()))
+        return self.owner.run(images, lambda: self.official(*args, **kwargs))
+
+
+class _GlobalLayer(_Forward):
+    """The attention module of one global layer."""
+
+    def __init__(self, owner: Acceleration, number: int, module: nn.Module):
+        super().__init__(owner, module)
+        self.number = number
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         given = self.signature.bind(*args, **kwargs).arguments
@@ -237,26 +175,6 @@ class _GlobalLayer:
         if other:
             raise InputError(f"{', '.join(other)} cannot be combined with a reduction: leave it out, or undo() first")
         return self.owner.attend(self.module, x, positions, reduction)
-
-    @property
-    def active(self) -> bool:
-        return getattr(self.module, _MARK, None) is self
-
-    def check_uncovered(self) -> None:
-        if self.active and self.module.__dict__.get("forward") is not self.ours:
-            raise InputError("another tool has patched this model since accelerate(): take that back first")
-
-    def undo(self) -> None:
-        if not self.active:
-            return
-        delattr(self.module, _MARK)
-        del self.module.forward
-        if self.before is not None:
-            self.module.forward = self.before
-
-
-def _forward(module: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-    return getattr(module, _MARK)(*args, **kwargs)
 
 
 def _project(attn: Any, x_q: Tensor, x_kv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -288,7 +206,8 @@ def accelerate(model: nn.Module, schedule: ReductionSchedule | str = "auto") -> 
               all), read anew for the number of frames of each call, with the layers that the paper found sensitive.
               `ReductionSchedule.off()` leaves every output bit-equal. Windows are not for the plug-in: cut the clip.
 
-    Clips of any length and size may follow each other; frames and grid are read from each call. One call at a time.
+    Clips of any length and size may follow each other; frames and grid are read from each call. Threads may call the
+    model side by side. A copy of the model, or what `torch.save` writes of it, is the official model again.
 
     Raises InputError for a class it does not know, a model that is accelerated already, or one without global layers.
     """
@@ -299,10 +218,10 @@ def accelerate(model: nn.Module, schedule: ReductionSchedule | str = "auto") -> 
     meant = ReductionSchedule.parse(schedule, 1) if isinstance(schedule, str) else schedule
     if meant.window:
         raise InputError("windows are not for the plug-in, which sees one call at a time: call the model for each")
-    host = _host(model)
+    host = host_of(model)
     if not host.attentions:
         raise InputError(f"this {host.family} has no global attention layers (a single-view model): nothing to reduce")
-    if any(hasattr(module, _MARK) for module in host.attentions):
+    if any(isinstance(module.__dict__.get("forward"), _Forward) for module in host.attentions):
         raise InputError(f"this {host.family} is accelerated already: undo() that first, then choose another schedule")
     odd = next((type(m.qkv).__name__ for m in host.attentions if not isinstance(m.qkv, nn.Linear)), None)
     if odd is not None:

@@ -17,10 +17,11 @@ from spark3r.errors import CheckpointError
 from spark3r.installation import require
 from spark3r.models.config import ModelConfig, config_from_json, config_to_json
 from spark3r.models.converter import Converter
+from spark3r.models.family import ModelCard
 from spark3r.models.fetch import Progress
 from spark3r.models.hub import cached, download
 from spark3r.models.network import Network
-from spark3r.models.registry import ENTRIES, WEIGHTS, ModelCard, list_models, named, recognise
+from spark3r.models.registry import ENTRIES, WEIGHTS, list_models, named, recognise
 from spark3r.processor import BFLOAT16, extensions
 
 __all__ = [

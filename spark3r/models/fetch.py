@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from spark3r.errors import Cancelled
-from spark3r.models.registry import Source
+from spark3r.models.family import Source
 
 Progress = Callable[[int, int], None]  # (bytes so far, bytes in all)
 

@@ -14,8 +14,8 @@ from urllib.request import getproxies
 
 from spark3r.errors import CheckpointError
 from spark3r.installation import require
+from spark3r.models.family import Entry, Source
 from spark3r.models.fetch import BrokeOff, Progress, arrived_bytes, fetch
-from spark3r.models.registry import Entry, Source
 
 
 def download(entry: Entry, progress: Progress | None = None, cancel: Callable[[], bool] | None = None) -> Path:

@@ -35,7 +35,7 @@ def _vggt(facts: Facts) -> tuple[ModelConfig, Converter]:
         camera=RefiningCamera(facts["camera_trunk_depth"], facts["camera_num_heads"], facts["camera_iterations"]),
         dense=Dpt(facts["dpt_features"], tuple(facts["dpt_out_channels"]), skip_relu=True),
     )
-    return config, vggt_family.VGGT_DOOR
+    return config, vggt_family.CONVERTER
 
 
 def _pi3(facts: Facts) -> tuple[ModelConfig, Converter]:
@@ -47,7 +47,7 @@ def _pi3(facts: Facts) -> tuple[ModelConfig, Converter]:
         dense_width=facts["head_out_dim"],
         camera_width=facts["camera_dim"],
     )
-    return config, pi3_family.PI3_DOOR
+    return config, pi3_family.CONVERTER
 
 
 def _omega(facts: Facts) -> tuple[ModelConfig, Converter]:
@@ -60,7 +60,7 @@ def _omega(facts: Facts) -> tuple[ModelConfig, Converter]:
         camera=RegisterCamera(facts["camera_trunk_depth"], facts["camera_num_heads"]),
         dense=Dpt(facts["dpt_features"], tuple(facts["dpt_out_channels"]), ending="shuffle"),
     )
-    return config, omega_family.OMEGA_DOOR
+    return config, omega_family.CONVERTER
 
 
 def _da3(facts: Facts) -> tuple[ModelConfig, Converter]:
@@ -74,7 +74,7 @@ def _da3(facts: Facts) -> tuple[ModelConfig, Converter]:
         mlp_hidden=facts["swiglu_hidden"] or 0,
         position_side=facts["img_size"] // facts["patch_size"],
     )
-    return config, da3_family.da3_door(config)
+    return config, da3_family.converter_of(config)
 
 
 BUILDERS: dict[str, Callable[[Facts], tuple[ModelConfig, Converter]]] = {

@@ -92,6 +92,7 @@ class _Places(NamedTuple):
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # so that indices made while reconstructing serve gradients too
 def _places(layout: TokenLayout, factor: int, group_size: int, device: torch.device) -> _Places:
     """All that does not depend on the tokens' values, computed once on the CPU so that layers never synchronise."""
     in_group = torch.arange(layout.frames) % group_size

@@ -11,6 +11,7 @@ from spark3r.tokens import TokenLayout
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # so that indices made while reconstructing serve gradients too
 def kept_context(layout: TokenLayout, factor: int, device: torch.device) -> Tensor:
     """Tokens that stay keys/values, [K] int64: every special, the patches of each factor-th frame and the reference.
 

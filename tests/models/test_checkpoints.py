@@ -14,7 +14,8 @@ from torch import Tensor
 from spark3r import Cancelled, CheckpointError, list_models, load_model
 from spark3r.models import checkpoints, hub, registry
 from spark3r.models.checkpoints import load_weights, save_checkpoint
-from spark3r.models.registry import ENTRIES, Entry
+from spark3r.models.family import Entry, Family
+from spark3r.models.registry import ENTRIES
 from spark3r.parity.check import read_oracle
 from spark3r.parity.sizes import BUILDERS
 from tests.models.hub_server import Hub, serving
@@ -211,7 +212,7 @@ def test_an_official_file_becomes_a_network(model: str, kind: str, dtype: torch.
 
 
 def test_a_folder_as_the_hub_lays_it_out_is_taken(weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(registry, "_ENTRIES", (ENTRIES[NAME],))
+    monkeypatch.setattr(registry, "FAMILIES", (Family((), lambda shapes: ENTRIES[NAME]),))
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"holds no model\.safetensors"):
         load_model(tmp_path)

@@ -1,7 +1,7 @@
 """The full-size networks take exactly the tensors of the released files: names and shapes, on the meta device."""
 
+import gzip
 import json
-import os
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -14,24 +14,23 @@ from spark3r.models.checkpoints import skeleton
 from spark3r.models.converter import Converter
 from spark3r.models.registry import ENTRIES, recognise
 
-LARGER = Path(os.environ.get("SPARK3R_PARITY", Path(__file__).parents[3] / "shared" / "parity"))
+GOLDEN = Path(__file__).parents[1] / "golden" / "parity"
 MANIFESTS = {
-    "vggt": ("vggt/manifest.json",),
-    "vggt-commercial": ("vggt/manifest.json",),
-    "pi3": ("pi3/manifest.json",),
-    "vggt-omega": ("vggt_omega/manifest.json", "vggt_omega/manifest_text.json"),
-    "da3-small": ("da3/manifest_small.json",),
-    "da3-base": ("da3/manifest_base.json",),
-    "da3-large": ("da3/manifest_large.json",),
-    "da3-giant": ("da3/manifest_giant.json",),
+    "vggt": ("vggt/manifest.json.gz",),
+    "vggt-commercial": ("vggt/manifest.json.gz",),
+    "pi3": ("pi3/manifest.json.gz",),
+    "vggt-omega": ("vggt_omega/manifest.json.gz", "vggt_omega/manifest_text.json.gz"),
+    "da3-small": ("da3/manifest_small.json.gz",),
+    "da3-base": ("da3/manifest_base.json.gz",),
+    "da3-large": ("da3/manifest_large.json.gz",),
+    "da3-giant": ("da3/manifest_giant.json.gz",),
 }
-CASES = [(name, LARGER / file) for name, files in MANIFESTS.items() for file in files]
-pytestmark = pytest.mark.skipif(not LARGER.is_dir(), reason="the manifests are not beside this checkout")
+CASES = [(name, GOLDEN / file) for name, files in MANIFESTS.items() for file in files]
 
 
 def official(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """A manifest and its tensors, under the names of the released file, without memory behind them."""
-    manifest = json.loads(path.read_text())
+    manifest = json.loads(gzip.decompress(path.read_bytes()))
     prefix, absent = manifest.get("checkpoint_key_prefix", ""), set(manifest.get("absent_from_official_file", ()))
     with torch.device("meta"):
         keys = {name: shape for name, (shape, _) in manifest["keys"].items() if name not in absent}
@@ -45,7 +44,7 @@ def converter(name: str) -> Converter:
     return found
 
 
-@pytest.mark.parametrize(("name", "path"), CASES, ids=lambda value: value.stem if isinstance(value, Path) else value)
+@pytest.mark.parametrize(("name", "path"), CASES, ids=lambda value: getattr(value, "stem", value))
 def test_every_tensor_of_the_released_file_has_its_place(name: str, path: Path):
     manifest, state = official(path)
     config = ENTRIES[name].config
@@ -55,7 +54,7 @@ def test_every_tensor_of_the_released_file_has_its_place(name: str, path: Path):
     found = recognise({name: tuple(tensor.shape) for name, tensor in state.items()})
     assert found is not None
     assert found.config.width == config.width
-    if path.stem != "manifest_text":
+    if path.name != "manifest_text.json.gz":
         assert manifest["num_parameters"] == ENTRIES[name].card.parameters
         buffers = {*manifest.get("buffers_in_state_dict", ())}
         counted = sum(prod(shape) for key, (shape, _) in manifest["keys"].items() if key not in buffers)
@@ -64,7 +63,7 @@ def test_every_tensor_of_the_released_file_has_its_place(name: str, path: Path):
 
 @pytest.mark.parametrize("name", ["vggt", "pi3", "vggt-omega", "da3-small"])
 def test_a_tensor_too_many_or_too_few_is_named(name: str):
-    _, state = official(LARGER / MANIFESTS[name][0])
+    _, state = official(GOLDEN / MANIFESTS[name][0])
     stray = "model.surprise.weight" if name.startswith("da3") else "surprise.weight"
     with pytest.raises(CheckpointError, match=rf"{name}: 1 tensors .* no place, such as surprise\.weight"):
         converter(name).translate({**state, stray: torch.empty(1)}, ENTRIES[name].config)
@@ -75,7 +74,7 @@ def test_a_tensor_too_many_or_too_few_is_named(name: str):
 
 
 def test_the_released_files_of_a_nested_model_are_taken_too():
-    _, state = official(LARGER / "da3" / "manifest_large.json")
+    _, state = official(GOLDEN / "da3" / "manifest_large.json.gz")
     nested = {name.replace("model.", "model.da3.", 1): tensor for name, tensor in state.items()}
     nested["model.da3_metric.head.bias"] = torch.empty(1)
     config = ENTRIES["da3-large"].config

@@ -11,8 +11,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from torch import nn
+
 from spark3r.models.config import BlockConfig, Dpt, ModelConfig, ResizeRule, TokenCamera, TokenConfig, VitConfig
 from spark3r.models.converter import Converter, Rename, State, dpt_rules, fusion_rules, vit_rules
+from spark3r.models.family import NON_COMMERCIAL, Entry, Family, Host, Shapes, Source, part, probed, public
 
 _RAYS = "head.scratch.output_conv2_aux"
 
@@ -86,7 +89,7 @@ def _share(state: State) -> State:
     return {name: tensor for name, tensor in state.items() if not name.startswith(unused)}
 
 
-def da3_door(config: ModelConfig) -> Converter:
+def converter_of(config: ModelConfig) -> Converter:
     """Which blocks belong to the encoder depends on the size."""
     assert isinstance(config.encoder, VitConfig)
     first = len(config.encoder.blocks)
@@ -116,3 +119,57 @@ def da3_door(config: ModelConfig) -> Converter:
         },
         fold=_share,
     )
+
+
+_STEP_UP = "The recommended step up from mini for real footage on a CPU; begin with about 30 frames there."
+
+
+def _entry(config: ModelConfig, repository: str, title: str, parameters: int, weights_licence: str, note: str) -> Entry:
+    return public(
+        config,
+        converter_of(config),
+        (Source(f"depth-anything/{repository}", "model.safetensors"),),
+        title,
+        parameters,
+        ("Apache-2.0", weights_licence),
+        note,
+        suits_cpu=weights_licence == "Apache-2.0",
+    )
+
+
+_ENTRIES = (
+    _entry(DA3_SMALL, "DA3-SMALL", "Depth Anything 3 Small", 34_299_463, "Apache-2.0", _STEP_UP),
+    _entry(DA3_BASE, "DA3-BASE", "Depth Anything 3 Base", 135_366_599, "Apache-2.0", f"{_STEP_UP} Slower than Small."),
+    _entry(DA3_LARGE, "DA3-LARGE-1.1", "Depth Anything 3 Large", 410_941_767, NON_COMMERCIAL, "Wants a GPU."),
+    _entry(DA3_GIANT, "DA3-GIANT-1.1", "Depth Anything 3 Giant", 1_355_674_125, NON_COMMERCIAL, "Wants a GPU."),
+)
+
+
+def _recognise(shapes: Shapes) -> Entry | None:
+    width = next((shape[-1] for name, shape in shapes.items() if name.endswith("pretrained.camera_token")), None)
+    return next((entry for entry in _ENTRIES if entry.config.width == width), None)
+
+
+def _host(model: nn.Module) -> Host:
+    """The trunk reorders frames so that the reference comes first; from there on it is frame 0 for us too."""
+    trunk = part(model, "backbone.pretrained")
+    blocks = [block for index, block in enumerate(trunk.blocks) if 0 <= trunk.alt_start <= index and index % 2 == 1]
+    return Host(
+        family="Depth Anything 3",
+        entry=part(model, "backbone"),
+        attentions=tuple(block.attn for block in blocks),
+        special=1 + trunk.num_register_tokens,
+        patch=trunk.patch_size,
+        sensitive_layers=probed(DA3_GIANT, len(blocks)),  # by the paper, the giant only
+    )
+
+
+FAMILY = Family(
+    _ENTRIES,
+    _recognise,
+    {
+        "DepthAnything3": lambda model: _host(part(model, "model")),
+        "NestedDepthAnything3Net": lambda model: _host(part(model, "da3")),
+        "DepthAnything3Net": _host,
+    },
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from spark3r.errors import InputError
 from spark3r.models.config import BlockConfig, MlpCamera, ModelConfig, ResizeRule, StemConfig, StemDense, TokenConfig
+from spark3r.models.family import Entry, Family, ModelCard
 
 _FRAME = BlockConfig("frame", layer_scale=False)
 _GLOBAL = BlockConfig("global", layer_scale=False, length_gain=0.06, length_reference=400)
@@ -29,3 +30,20 @@ def mini_config(channels: int = 192, pairs: int = 6) -> ModelConfig:
 
 
 MINI_CONFIG = mini_config()
+
+MINI = Entry(
+    ModelCard(
+        name="mini",
+        title="mini — bundled, small",
+        parameters=6_258_665,
+        download_bytes=0,
+        code_licence="Apache-2.0",
+        weights_licence="Apache-2.0",
+        note="Trained on rendered scenes only: it shows what reduction does, offline on a CPU. "
+        "For real footage take a public model.",
+        bundled=True,
+        suits_cpu=True,
+    ),
+    MINI_CONFIG,
+)
+FAMILY = Family((MINI,))

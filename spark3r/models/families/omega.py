@@ -6,9 +6,11 @@ The world is about the first frame's camera. Confidence: the network says 1 + ex
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from spark3r.models.config import BlockConfig, Dpt, ModelConfig, RegisterCamera, ResizeRule, TokenConfig, VitConfig
 from spark3r.models.converter import Converter, Rename, State, dpt_rules, vit_rules
+from spark3r.models.family import Entry, Family, Host, Shapes, Source, part, probed, public
 
 ENCODER_BLOCK = BlockConfig("frame", rope="whole", qk_norm=False)
 _SENSITIVE = (*range(10, 14), *range(15, 18), 21)  # as the paper counts: inter-frame blocks
@@ -62,7 +64,7 @@ def _documented_mask(bias: torch.Tensor) -> torch.Tensor:
     return mask.flatten()
 
 
-OMEGA_DOOR = Converter(
+CONVERTER = Converter(
     rules=(
         Rename("special", "trunk.special"),
         *vit_rules("aggregator.patch_embed", registers="storage_tokens"),
@@ -86,3 +88,40 @@ OMEGA_DOOR = Converter(
     },
     fold=_fold,
 )
+
+_LICENCE = "FAIR Noncommercial Research License v1"
+
+OMEGA = public(
+    vggt_omega(),
+    CONVERTER,
+    (Source("facebook/VGGT-Omega", "vggt_omega_1b_512.pt", gated=True),),
+    "VGGT-Ω 1B",
+    1_143_814_185,
+    (_LICENCE, f"{_LICENCE} — non-commercial research"),
+    "Wants a GPU. Gated: ask for access on the hub first.",
+)
+
+
+def _recognise(shapes: Shapes) -> Entry | None:
+    return OMEGA if any("aggregator.inter_frame_blocks." in name for name in shapes) else None
+
+
+def _host(model: nn.Module) -> Host:
+    """Register-only layers see no patches and stay as they are."""
+    aggregator, kinds = part(model, "aggregator"), part(model, "aggregator.inter_frame_attention_types")
+    blocks = [
+        block
+        for block, kind in zip(part(model, "aggregator.inter_frame_blocks"), kinds, strict=True)
+        if kind == "global"
+    ]
+    return Host(
+        family="VGGT-Ω",
+        entry=aggregator,
+        attentions=tuple(block.attn for block in blocks),
+        special=aggregator.patch_token_start,
+        patch=aggregator.patch_size,
+        sensitive_layers=probed(OMEGA.config, len(blocks)),
+    )
+
+
+FAMILY = Family((OMEGA,), _recognise, {"VGGTOmega": _host})

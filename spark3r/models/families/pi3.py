@@ -6,6 +6,8 @@ The world is any similarity of the scene. Confidence: sigmoid of the network's l
 
 from __future__ import annotations
 
+from torch import nn
+
 from spark3r.models.config import (
     BlockConfig,
     DecoderConfig,
@@ -18,6 +20,7 @@ from spark3r.models.config import (
 )
 from spark3r.models.converter import Converter, Rename, State, vit_rules
 from spark3r.models.families.vggt import ENCODER_BLOCK
+from spark3r.models.family import NON_COMMERCIAL, Entry, Family, Host, Shapes, Source, part, probed, public
 
 ENCODER = VitConfig((ENCODER_BLOCK,) * 24, stores_normalisation=True)
 
@@ -65,7 +68,7 @@ def _decoder_rules(theirs: str, ours: str) -> tuple[Rename, ...]:
     )
 
 
-PI3_DOOR = Converter(
+CONVERTER = Converter(
     rules=(
         Rename("register_token", "trunk.special"),
         Rename("image_mean", "encoder.normalise.mean"),
@@ -87,3 +90,32 @@ PI3_DOOR = Converter(
     ),
     fold=_reshape,
 )
+
+PI3 = public(
+    pi3(),
+    CONVERTER,
+    (Source("yyfz233/Pi3", "model.safetensors"),),
+    "π³",
+    958_696_732,
+    ("BSD 3-Clause", NON_COMMERCIAL),
+    "No reference frame: the order of frames does not matter. Wants a GPU.",
+)
+
+
+def _recognise(shapes: Shapes) -> Entry | None:
+    return PI3 if "register_token" in shapes and any(name.startswith("decoder.") for name in shapes) else None
+
+
+def _host(model: nn.Module) -> Host:
+    blocks = list(part(model, "decoder"))[1::2]  # the even ones see one frame each
+    return Host(
+        family="π³",
+        entry=model,
+        attentions=tuple(block.attn for block in blocks),
+        special=part(model, "patch_start_idx"),
+        patch=part(model, "patch_size"),
+        sensitive_layers=probed(PI3.config, len(blocks)),
+    )
+
+
+FAMILY = Family((PI3,), _recognise, {"Pi3": _host})

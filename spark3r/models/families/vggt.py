@@ -6,9 +6,11 @@ The world is about the first frame's camera. Confidence: the network says 1 + ex
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from spark3r.models.config import BlockConfig, Dpt, ModelConfig, RefiningCamera, ResizeRule, TokenConfig, VitConfig
 from spark3r.models.converter import Converter, Rename, State, dpt_rules, vit_rules
+from spark3r.models.family import Entry, Family, Host, Shapes, Source, part, probed, public
 
 ENCODER_BLOCK = BlockConfig("frame", rope=None, qk_norm=False, norm_eps=1e-6)
 
@@ -48,7 +50,7 @@ def _join_tokens(state: State) -> State:
     return {**state, "special": torch.cat((camera, registers), dim=2)[0]}
 
 
-VGGT_DOOR = Converter(
+CONVERTER = Converter(
     rules=(
         Rename("special", "trunk.special"),
         *vit_rules("aggregator.patch_embed"),
@@ -70,3 +72,43 @@ VGGT_DOOR = Converter(
     },
     fold=_join_tokens,
 )
+
+_META = "VGGT License v1 (Meta)"
+
+VGGT = public(
+    vggt(),
+    CONVERTER,
+    (Source("facebook/VGGT-1B", "model.safetensors"), Source("facebook/VGGT-1B", "model.pt")),
+    "VGGT 1B",
+    1_256_537_516,
+    (_META, "Non-commercial use only (CC BY-NC 4.0)"),
+    "Wants a GPU.",
+)
+VGGT_COMMERCIAL = public(
+    vggt("vggt-commercial"),
+    CONVERTER,
+    (Source("facebook/VGGT-1B-Commercial", "vggt_1B_commercial.pt", gated=True),),
+    "VGGT 1B Commercial",
+    1_256_537_516,
+    (_META, f"{_META}: commercial use allowed, military use not; access on request"),
+    "Wants a GPU. Gated: accept the licence on the hub first.",
+)
+
+
+def _recognise(shapes: Shapes) -> Entry | None:
+    return VGGT if any("aggregator.global_blocks." in name for name in shapes) else None
+
+
+def _host(model: nn.Module) -> Host:
+    aggregator, blocks = part(model, "aggregator"), part(model, "aggregator.global_blocks")
+    return Host(
+        family="VGGT",
+        entry=aggregator,
+        attentions=tuple(block.attn for block in blocks),
+        special=aggregator.patch_start_idx,
+        patch=aggregator.patch_size,
+        sensitive_layers=probed(VGGT.config, len(blocks)),
+    )
+
+
+FAMILY = Family((VGGT, VGGT_COMMERCIAL), _recognise, {"VGGT": _host})

@@ -6,14 +6,18 @@ import ctypes
 import gc
 import os
 import platform
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -151,11 +155,14 @@ def available_bytes(device: torch.device) -> int:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What a published number must name: processor or GPU, threads, torch, Python, system."""
+    """What a published number must name: processor or GPU, threads, versions, commit, system."""
     about = {
         "processor": _processor(),
         "threads": torch.get_num_threads(),
+        "spark3r": _version(),
+        "commit": commit(),
         "torch": torch.__version__,
+        "numpy": np.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "device": device.type,
@@ -164,6 +171,27 @@ def machine(device: torch.device) -> dict[str, Any]:
         about["device"] = torch.cuda.get_device_name(device)
         about["cuda"] = torch.version.cuda
     return about
+
+
+def _version() -> str | None:
+    try:
+        return metadata.version("spark3r")
+    except metadata.PackageNotFoundError:  # a checkout that was never installed
+        return None
+
+
+@cache
+def commit() -> str | None:
+    """The commit this code stands at, with "+" where files were changed since; None outside a checkout."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        ask = {"cwd": root, "capture_output": True, "text": True, "check": True, "timeout": 10}
+        head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], **ask).stdout.strip()
+        return head + ("+" if subprocess.run(["git", "status", "--porcelain", "-uno"], **ask).stdout else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def _processor() -> str:

@@ -25,6 +25,7 @@ TABLE = (
 )
 
 STAGES = tuple(stage.key for stage in TABLE)
+COMPUTED = STAGES[STAGES.index("encoder") :]  # by the network; what comes before only prepares the pictures
 TITLES = {stage.key: stage.title for stage in TABLE}
 AGGREGATOR = tuple(stage.key for stage in TABLE if stage.is_reduced)
 STAGE_OF_SCOPE = {scope: stage.key for stage in TABLE for scope in stage.scopes}

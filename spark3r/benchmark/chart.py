@@ -9,8 +9,8 @@ from typing import Any
 
 from spark3r.files import replacing
 from spark3r.installation import require
+from spark3r.stages import COMPUTED
 
-STAGES = ("encoder", "frame_attention", "global_attention", "matching", "heads")
 COLOURS = ("#8da0cb", "#66c2a5", "#fc8d62", "#e78ac3", "#b3b3b3")
 METRICS = {
     "abs_rel": "depth: AbsRel",
@@ -105,7 +105,7 @@ def relative_to_dense(rows: Sequence[dict[str, Any]], side: str, frames: int, me
 def _stack_stages(axis: Any, rows: Sequence[dict[str, Any]]) -> None:
     names = [row["schedule"] for row in rows]
     below = [0.0] * len(rows)
-    for stage, colour in zip(STAGES, COLOURS, strict=True):
+    for stage, colour in zip(COMPUTED, COLOURS, strict=True):
         heights = [row[f"{stage}_ms"] / 1e3 for row in rows]
         axis.bar(names, heights, bottom=below, color=colour, label=stage.replace("_", " "))
         below = [low + height for low, height in zip(below, heights, strict=True)]

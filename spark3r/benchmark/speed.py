@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 
 from spark3r.attention import torch_kernel
-from spark3r.compare import cost_row
+from spark3r.compare import cost_row, warm_up
 from spark3r.errors import DoesNotFit
 from spark3r.estimate import network_size
 from spark3r.flops import count_flops
+from spark3r.frames import Frames
 from spark3r.inference import Progress, reconstruct
 from spark3r.models.network import Network
 from spark3r.reduction import ReductionSchedule
-from spark3r.timing import reference_speed
+from spark3r.timing import Factor, Samples, is_busy, reference_speed
 
 WARM_UP_FRAMES = 24  # more than a group of the automatic schedule, so that every path is taken once
+
+PARTS = ("aggregator", "total")  # that factors are told of
 
 TORCH = ":torch"  # ends the name of a schedule that is measured with torch's own attention kernel
 
@@ -45,24 +48,29 @@ def benchmark(
 
     The frames are noise: time does not depend on what they show. A schedule whose run does not fit in memory gives a
     row with a `skipped` sentence and no times. `dense` among the schedules is what factors refer to; a name
-    that ends in TORCH is measured with torch's own attention kernel.
+    that ends in TORCH is measured with torch's own attention kernel. A reference product looks at the machine's speed
+    before and after every run; `busy` says that it drifted by more than a tenth, or that times spread.
     """
-    frames = _noise(network, setting)
+    frames = Frames.of(_noise(network, setting))
     for name, schedule in schedules.items():
         with _kernel_of(name):
-            reconstruct(frames[:WARM_UP_FRAMES], network, schedule, resolution=setting.resolution)
+            warm_up(frames, network, schedule, setting.resolution, num_frames=WARM_UP_FRAMES)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in schedules}
+    speeds = [reference_speed(network.device, network.dtype)]
     for _ in range(setting.repeats):
         for name, schedule in schedules.items():
             told = None if progress is None else partial(progress, name)
             with _kernel_of(name):
-                runs[name].append(_run(frames, network, schedule, setting, told))
-    rate = reference_speed(network.device, network.dtype)
+                run = _run(frames, network, schedule, setting, told)
+            speeds.append(reference_speed(network.device, network.dtype))
+            runs[name].append({**run, "speeds": speeds[-2:]})
     rows = [_summary(name, schedule, runs[name]) for name, schedule in schedules.items()]
+    dense = next((runs[name] for name in ("dense", "off") if name in runs), None)
     for row, schedule in zip(rows, schedules.values(), strict=True):
         if "skipped" not in row:
-            _add_work(row, network, schedule, rate)
-            _add_factors(row, next((each for each in rows if each["schedule"] in ("dense", "off")), None))
+            _add_work(row, network, schedule, median(speeds))
+            _add_factors(row, runs[row["schedule"]], dense)
+            row["busy"] = is_busy(speeds, _factor("total_ms", dense, runs[row["schedule"]]))
     return rows
 
 
@@ -78,7 +86,7 @@ def _noise(network: Network, setting: Setting) -> np.ndarray:
 
 
 def _run(
-    frames: np.ndarray,
+    frames: Frames,
     network: Network,
     schedule: ReductionSchedule,
     setting: Setting,
@@ -95,11 +103,18 @@ def _run(
 
 
 def _summary(name: str, schedule: ReductionSchedule, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """One row: what all runs have in common, and the median of every time and of the peak."""
+    """One row: what all runs have in common, the median of every time and of the peak, and how far totals range."""
     row = {"schedule": name, "words": str(schedule), **runs[0], "repeats": len(runs)}
+    row["reference_flops_per_second"] = [speed for run in runs for speed in run["speeds"]]
+    del row["speeds"]
+    if "skipped" in row:
+        return row
     for key in runs[0]:
         if key.endswith(("_ms", "_bytes")):
             row[key] = median(run[key] for run in runs)
+    for part in PARTS:
+        times = _samples(f"{part}_ms", runs)
+        row[f"{part}_range_ms"], row[f"{part}_spread"] = [times.low, times.high], times.spread
     return row
 
 
@@ -115,8 +130,18 @@ def _add_work(row: dict[str, Any], network: Network, schedule: ReductionSchedule
     }
 
 
-def _add_factors(row: dict[str, Any], dense: dict[str, Any] | None) -> None:
-    """Speed-ups against the dense row of the same setting; None where it was not measured."""
-    for part in ("aggregator", "total"):
-        reference = None if dense is None else dense.get(f"{part}_ms")
-        row[f"speedup_{part}"] = reference / row[f"{part}_ms"] if reference and row[f"{part}_ms"] else None
+def _add_factors(row: dict[str, Any], runs: list[dict[str, Any]], dense: list[dict[str, Any]] | None) -> None:
+    """Speed-ups against the dense runs of the same setting, with their range; None where these were not measured."""
+    for part in PARTS:
+        factor = _factor(f"{part}_ms", dense, runs)
+        row[f"speedup_{part}"] = factor and factor.median
+        row[f"speedup_{part}_range"] = factor and [factor.low, factor.high]
+
+
+def _factor(key: str, dense: list[dict[str, Any]] | None, runs: list[dict[str, Any]]) -> Factor | None:
+    known = dense is not None and "skipped" not in dense[0] and "skipped" not in runs[0]
+    return Factor.of(_samples(key, dense), _samples(key, runs)) if known and dense else None
+
+
+def _samples(key: str, runs: list[dict[str, Any]]) -> Samples:
+    return Samples(tuple(run[key] for run in runs))

@@ -12,18 +12,20 @@ from spark3r.benchmark.speed import TORCH, Setting, benchmark
 from spark3r.commands.options import Dtype, OutputOptions, UsageError, shown_as
 from spark3r.commands.report import Report, table
 from spark3r.estimate import schedule_for
-from spark3r.formatting import byte_count, factor, milliseconds
+from spark3r.formatting import byte_count, factor, factor_range, milliseconds
 from spark3r.measure import machine
 from spark3r.models.checkpoints import load_model, pick_device, random_model
 from spark3r.models.network import Network
+from spark3r.stages import COMPUTED
 
-STAGES = ("encoder", "frame_attention", "global_attention", "matching", "heads", "aggregator", "total")
+COLUMNS = (*COMPUTED, "aggregator", "total")  # of times
 HEADER = (
     "frames",
     "schedule",
-    *(stage.removesuffix("_attention") for stage in STAGES),
+    *(stage.removesuffix("_attention") for stage in COLUMNS),
     "× agg",
     "× all",
+    "range",
     "memory",
     "TFLOP",
     "of matmul rate",
@@ -104,10 +106,11 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     start = (str(row["frames"]), row["schedule"])
     if "skipped" in row:
         return (*start, "does not fit", *["–"] * (len(HEADER) - 3))
-    times = (milliseconds(row[f"{stage}_ms"]) for stage in STAGES)
-    gains = (factor(row[f"speedup_{part}"] or float("nan")) for part in ("aggregator", "total"))
+    times = (milliseconds(row[f"{stage}_ms"]) for stage in COLUMNS)
+    gains = (factor(row[f"speedup_{part}"]) for part in ("aggregator", "total"))
     work = (f"{row['flops']['total'] / 1e12:.2f}", f"{row['matmul_share']['total']:.0%}")
-    return (*start, *times, *gains, byte_count(row["peak_bytes"]), *work)
+    reach = row["speedup_total_range"]
+    return (*start, *times, *gains, factor_range(*reach) if reach else "", byte_count(row["peak_bytes"]), *work)
 
 
 def caption_of(rows: list[dict[str, Any]], about: dict[str, Any]) -> str:
@@ -117,9 +120,11 @@ def caption_of(rows: list[dict[str, Any]], about: dict[str, Any]) -> str:
     if run is None:
         return where
     rate = run["matmul_flops_per_second"] / 1e9
+    busy = "\nbusy machine: its speed drifted, or times spread; take these numbers with doubt"
     return (
         f"{where} · {run['dtype']} · {run['kernel']} attention · {run['width']}×{run['height']} · "
-        f"median of {run['repeats']} · matmul {rate:.0f} GFLOP/s"
+        f"median of {run['repeats']} · matmul {rate:.0f} GFLOP/s · commit {about.get('commit') or 'unknown'}"
+        f"{busy if any(row.get('busy') for row in rows) else ''}"
     )
 
 

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spark3r.meta import device_kind
 from spark3r.tokens import TokenLayout
 
 
@@ -154,7 +155,7 @@ def _prefers_matmuls(q: Tensor) -> bool:
 
 
 def _ours_is_quicker(device: torch.device, dtype: torch.dtype) -> bool:
-    return device.type == "cpu" and dtype == torch.bfloat16 and not _torch_alone.get()
+    return device_kind(device) == "cpu" and dtype == torch.bfloat16 and not _torch_alone.get()
 
 
 _SCORES_IN_CACHE = 1 << 22  # scores held at once, in elements: 8 MiB of bf16

@@ -13,11 +13,12 @@ ROOT = Path(__file__).parents[1]
 # Who may import whom inside spark3r: only what stands on a lower floor, or in the same package.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "ranks", "stages", "formatting", "timing"}),
-    frozenset({"files", "installation", "processor", "tokens", "geometry", "world"}),
+    frozenset({"files", "installation", "processor", "tokens", "geometry", "world", "meta"}),
     frozenset({"kernels"}),
     frozenset({"attention"}),
     frozenset({"models", "reduction", "frames", "measure"}),  # strangers to each other
-    frozenset({"reconstruction", "plugin", "distributed", "estimate"}),
+    frozenset({"reconstruction", "plugin", "distributed", "dryrun"}),
+    frozenset({"estimate"}),
     frozenset({"windows"}),
     frozenset({"inference", "metrics", "export", "flops"}),
     frozenset({"compare", "training"}),
@@ -27,7 +28,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
 )
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
-JOINS_MODEL_AND_SCHEDULE = frozenset({"estimate", "flops", "inference", "compare", "plugin"}).union(*FLOORS[-4:])
+JOINS_MODEL_AND_SCHEDULE = frozenset({"dryrun", "estimate", "flops", "inference", "compare", "plugin"}).union(*FLOORS[-4:])
 
 # What of spark3r the page may know; all else is interior.
 OUTSIDE = (

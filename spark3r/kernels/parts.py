@@ -13,6 +13,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from spark3r.meta import device_kind
+
 _SCORES_AT_ONCE = 1 << 24  # float32 scores of the plain path that exist at once, in elements
 
 
@@ -37,17 +39,17 @@ def attend_with_lse(
 def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor] | None:
     """By the fused kernel of the device (None: it has none for these tensors)."""
     operations = torch.ops.aten
-    half = q.dtype in (torch.bfloat16, torch.float16)
-    if q.device.type == "cpu" and (half or q.dtype == torch.float32):
+    kind, half = device_kind(q.device), q.dtype in (torch.bfloat16, torch.float16)
+    if kind == "cpu" and (half or q.dtype == torch.float32):
         out, lse = operations._scaled_dot_product_flash_attention_for_cpu(q, k, v, scale=scale)[:2]
     elif (
-        q.device.type == "cuda"
+        kind == "cuda"
         and half
         and q.shape[-1] % 8 == 0
-        and torch.cuda.get_device_capability(q.device) >= (8, 0)
+        and (q.is_meta or torch.cuda.get_device_capability(q.device) >= (8, 0))
     ):
         out, lse = operations._scaled_dot_product_flash_attention(q, k, v, scale=scale)[:2]
-    elif q.device.type == "cuda" and q.shape[-1] % 8 == 0:
+    elif kind == "cuda" and q.shape[-1] % 8 == 0:
         out, lse = operations._scaled_dot_product_efficient_attention(q, k, v, None, True, scale=scale)[:2]
     else:
         return None

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spark3r.attention import Attention, Kernel, LayerPlanner, Linear, Rotation, no_reduction
+from spark3r.meta import device_kind
 from spark3r.models.config import BlockConfig
 
 
@@ -85,7 +86,7 @@ class Block(nn.Module):
 
     def _update(self, x: Tensor, rotation: Rotation | None, plan: LayerPlanner) -> Tensor:
         """In place and in parts: inner layers never exist for all tokens of a long clip at once."""
-        rows = max(1, (_HIDDEN_IN_CACHE if x.device.type == "cpu" else _HIDDEN_AT_ONCE) // self.hidden)
+        rows = max(1, (_HIDDEN_IN_CACHE if device_kind(x.device) == "cpu" else _HIDDEN_AT_ONCE) // self.hidden)
         sequences = max(1, rows // x.shape[1]) if plan is no_reduction else len(x)
         for part in x.split(sequences):
             update = self.attn(self._normed(part, rows), rotation, plan)

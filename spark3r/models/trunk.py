@@ -119,7 +119,7 @@ class Trunk(nn.Module):
         if self.config.tokens.reference != "balanced" or frames < FEWEST_FRAMES_TO_CHOOSE_FROM:
             return framed.flatten(1, 2), None
         order = reference_first(balanced_reference(clip.gather(framed[:, :, 0])), frames)
-        return clip.in_order(framed, order).flatten(1, 2), order
+        return _put_in_order(framed, order, clip).flatten(1, 2), order
 
     def _with_special(self, x: Tensor, layout: TokenLayout) -> Tensor:
         """The same tokens with the special ones written."""
@@ -189,11 +189,15 @@ def _planned(plan: Planner, layout: TokenLayout, layer: int) -> LayerPlanner:
 
 
 def _among_specials(block: nn.Module, x: Tensor, layout: TokenLayout, clip: WholeClip) -> Tensor:
-    """The special tokens of all frames pass through the block together; patches stay as they are."""
+    """The special tokens of all frames pass through the block together; patches stay as they are. Without gradients x
+    itself is updated."""
     special, patches = layout.split(x)
     everywhere = clip.gather(special)
     updated = clip.own(block(everywhere.flatten(1, 2)).unflatten(1, everywhere.shape[1:3]))
-    return torch.cat((updated, patches), dim=2).flatten(1, 2)
+    if torch.is_grad_enabled():
+        return torch.cat((updated, patches), dim=2).flatten(1, 2)
+    special.copy_(updated)
+    return x
 
 
 def balanced_reference(class_tokens: Tensor) -> Tensor:
@@ -211,3 +215,16 @@ def reference_first(reference: Tensor, frames: int) -> Tensor:
     """Orders of frames [B, S] with the reference [B] in front and the others as they were: S=5, 3 → 3, 0, 1, 2, 4."""
     place = torch.arange(frames, device=reference.device).expand(len(reference), -1)
     return torch.where(place == reference[:, None], -1, place).argsort(dim=1)
+
+
+def _put_in_order(framed: Tensor, order: Tensor, clip: WholeClip) -> Tensor:
+    """Frames of [B, S, P, C] in an order of `reference_first`; without gradients in their own memory. Those in front of
+    the reference move up by one: from the last to the first, each place finds the frame before it still there."""
+    if torch.is_grad_enabled() or clip.spread:
+        return clip.in_order(framed, order)
+    reference = clip.in_order(framed, order[:, :1])
+    for start in reversed(range(0, framed.shape[1], _FRAMES_READ_AT_ONCE)):
+        some = slice(start, start + _FRAMES_READ_AT_ONCE)
+        framed[:, some] = clip.in_order(framed, order[:, some])
+    framed[:, :1] = reference
+    return framed

@@ -14,11 +14,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from spark3r.meta import device_kind
 from spark3r.tokens import TokenLayout
 
 _SCORES_AT_ONCE = 1 << 26  # similarity scores held at once, in elements: 128 MiB of bf16
 
-_ROWS_AT_ONCE = 1 << 12  # tokens summed at once on a CPU, so that their float32 copies stay in cache
+_ROWS_AT_ONCE = {"cpu": 1 << 12, "cuda": 1 << 16}  # tokens summed at once: their float32 copies stay in cache, or small
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,13 @@ class MergePlan:
 def _sum_rows(x: Tensor, index: Tensor, rows: int) -> Tensor:
     """Sums the rows x [N, C] that share an index, into [rows, C] float32, in a fixed order."""
     total = x.new_zeros(rows, x.shape[1], dtype=torch.float32)
-    if x.is_cuda:  # index_put_ sorts the indices; index_add_ would add in whatever order threads arrive
-        return total.index_put_((index,), x.float(), accumulate=True)
-    for part, places in zip(x.split(_ROWS_AT_ONCE), index.split(_ROWS_AT_ONCE), strict=True):
-        total.scatter_add_(0, places[:, None].expand_as(part), part.float())
+    kind = device_kind(x.device)
+    at_once = _ROWS_AT_ONCE.get(kind, _ROWS_AT_ONCE["cuda"])
+    for part, places in zip(x.split(at_once), index.split(at_once), strict=True):
+        if kind == "cuda":  # index_put_ sorts the indices; others would add in whatever order threads arrive
+            total.index_put_((places,), part.float(), accumulate=True)
+        else:
+            total.scatter_add_(0, places[:, None].expand_as(part), part.float())
     return total
 
 

@@ -1,4 +1,4 @@
-"""Tensors without data (torch's "meta" device): whose path the code takes with them, and which functions are one kernel.
+"""Tensors without data (torch's "meta" device): whose path the code takes with them; functions that are one kernel.
 
 A run on such tensors costs no memory and nearly no time, and tells what a real one would need (dryrun.py).
 """
@@ -20,7 +20,7 @@ _stands_for: ContextVar[str] = ContextVar("stands_for", default="cuda")
 
 
 def device_kind(device: torch.device) -> str:
-    """"cpu", "cuda", …: what code that differs by device should ask. Tensors without data stand for those of a GPU,
+    """ "cpu", "cuda", …: what code that differs by device should ask. Tensors without data stand for those of a GPU,
     or of what `standing_for` names."""
     return _stands_for.get() if device.type == "meta" else device.type
 
@@ -55,8 +55,8 @@ def watching_kernels(watcher: KernelWatcher) -> Iterator[None]:
 
 
 def one_kernel(exists: Callable[[], bool]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Marks a plain function that CUDA runs as one compiled or Triton kernel: it then counts as one pass over its inputs
-    and outputs, and what its plain twin allocates on the way does not count.
+    """Marks a plain function that CUDA runs as one compiled or Triton kernel: it then counts as one pass over its
+    inputs and outputs, and what its plain twin allocates on the way does not count.
 
     exists  whether that kernel is what CUDA runs as things are set; asked at every call that is counted
     """

@@ -81,6 +81,11 @@ class TokenLayout:
         start = torch.arange(self.frames, device=device)[:, None] * self.per_frame + self.special
         return start + torch.arange(self.patches, device=device)
 
+    def special_tokens(self, device: torch.device | None = None) -> Tensor:
+        """Index of every special token in the clip's row, [S, special] int64."""
+        start = torch.arange(self.frames, device=device)[:, None] * self.per_frame
+        return start + torch.arange(self.special, device=device)
+
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Separates x [B, N, C] into specials [B, S, special, C] and patches [B, S, h·w, C] (views)."""
         framed = x.unflatten(1, (self.frames, self.per_frame))

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "ranks", "stages", "formatting", "timing"}),
     frozenset({"files", "installation", "processor", "tokens", "geometry", "world", "meta"}),
-    frozenset({"kernels"}),
+    frozenset({"kernels", "ledger"}),
     frozenset({"attention"}),
     frozenset({"models", "reduction", "frames", "measure"}),  # strangers to each other
     frozenset({"reconstruction", "plugin", "distributed", "dryrun"}),
@@ -28,7 +28,9 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
 )
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
-JOINS_MODEL_AND_SCHEDULE = frozenset({"dryrun", "estimate", "flops", "inference", "compare", "plugin"}).union(*FLOORS[-4:])
+JOINS_MODEL_AND_SCHEDULE = frozenset({"dryrun", "estimate", "flops", "inference", "compare", "plugin"}).union(
+    *FLOORS[-4:]
+)
 
 # What of spark3r the page may know; all else is interior.
 OUTSIDE = (

@@ -14,15 +14,15 @@ from typing import Any
 
 import torch
 
-from spark3r.compare import policy_name
-from spark3r.dryrun import Case, Ledger, Work, dry_run, peak_bytes
+from spark3r import stages
+from spark3r.dryrun import Case, dry_run, peak_bytes
 from spark3r.errors import InputError
+from spark3r.ledger import Ledger, Work
 from spark3r.models.config import ModelConfig
 from spark3r.reduction import ReductionSchedule
 from spark3r.tokens import TokenLayout
 
-STAGES = ("encoder", "frame_attention", "global_attention", "matching", "heads")
-AGGREGATOR = ("frame_attention", "global_attention", "matching")
+STAGES = tuple(stage for stage in stages.STAGES if stage not in ("decode", "preprocess"))
 _LONGEST = 100_000  # frames; no clip asked about is longer
 
 
@@ -40,6 +40,7 @@ class Gpu:
     float32: float
     bandwidth: float
     memory: float
+    link: float  # GB/s to the computer's memory, one way, as reached
     reached: tuple[float, float, float, float, float]  # of half in products, of half in attention, tf32, float32, bytes
     source: str
 
@@ -60,30 +61,31 @@ class Gpu:
 
 
 # Shares reached: products as cuBLAS reaches them at sizes of thousands; attention as FlashAttention-3 (Hopper; Shah et
-# al. 2024), FlashAttention-2 (Ampere, Ada; Dao 2023) or cuDNN (H20) do; bandwidth as copies do.
+# al. 2024), FlashAttention-2 (Ampere, Ada; Dao 2023) or cuDNN (H20) do; bandwidth as copies do; link:
+# PCIe 5 (Hopper) or 4 of 16 lanes.
 GPUS = {
     "h100": Gpu(
-        "H100 SXM 80 GB", 989, 494, 67, 3.35, 78, (0.708, 0.556, 0.708, 0.896, 0.776),
+        "H100 SXM 80 GB", 989, 494, 67, 3.35, 78, 50, (0.708, 0.556, 0.708, 0.896, 0.776),
         "NVIDIA H100 Tensor Core GPU data sheet",
     ),
     "h200": Gpu(
-        "H200 SXM 141 GB", 989, 494, 67, 4.8, 139, (0.708, 0.556, 0.708, 0.896, 0.776),
+        "H200 SXM 141 GB", 989, 494, 67, 4.8, 139, 50, (0.708, 0.556, 0.708, 0.896, 0.776),
         "NVIDIA H200 Tensor Core GPU data sheet",
     ),
     "a100": Gpu(
-        "A100 SXM 80 GB", 312, 156, 19.5, 2.039, 78, (0.8, 0.7, 0.8, 0.9, 0.82),
+        "A100 SXM 80 GB", 312, 156, 19.5, 2.039, 78, 25, (0.8, 0.7, 0.8, 0.9, 0.82),
         "NVIDIA A100 Tensor Core GPU data sheet",
     ),
     "h20": Gpu(
-        "H20 96 GB", 148, 74, 44, 4.0, 94, (0.912, 0.811, 0.878, 0.909, 0.85),
+        "H20 96 GB", 148, 74, 44, 4.0, 94, 50, (0.912, 0.811, 0.878, 0.909, 0.85),
         "specification as printed by server makers (no public NVIDIA data sheet)",
     ),
     "l40s": Gpu(
-        "L40S 48 GB", 362, 183, 91.6, 0.864, 43.5, (0.7, 0.55, 0.7, 0.75, 0.85),
+        "L40S 48 GB", 362, 183, 91.6, 0.864, 43.5, 25, (0.7, 0.55, 0.7, 0.75, 0.85),
         "NVIDIA L40S GPU data sheet",
     ),
     "rtx4090": Gpu(
-        "RTX 4090 24 GB", 165.2, 82.6, 82.6, 1.008, 22.5, (0.9, 0.8, 0.9, 0.8, 0.9),
+        "RTX 4090 24 GB", 165.2, 82.6, 82.6, 1.008, 22.5, 25, (0.9, 0.8, 0.9, 0.8, 0.9),
         "NVIDIA Ada GPU architecture white paper, appendix A",
     ),
 }  # fmt: skip
@@ -106,7 +108,7 @@ def paper_rows(
     dtype: torch.dtype = torch.bfloat16,
     offload: bool = False,
 ) -> list[dict[str, Any]]:
-    """A row for every schedule on every card, dense first if it is among them; factors refer to it."""
+    """A row for every schedule on every card; factors refer to dense, where it is among them."""
     rows: list[dict[str, Any]] = []
     cards = {name: gpu_named(name) for name in gpus}
     for word, schedule_of in schedules.items():
@@ -137,7 +139,7 @@ def _row(case: Case, ledger: Ledger, gpu: Gpu) -> dict[str, Any]:
         "ranks": 1,
         "link": None,
         "model": case.config.name,
-        "policy": policy_name(case.schedule),
+        "policy": case.schedule.name,
         "words": str(case.schedule),
         "query_factor": case.schedule.query_factor,
         "kv_factor": case.schedule.kv_factor,
@@ -150,7 +152,7 @@ def _row(case: Case, ledger: Ledger, gpu: Gpu) -> dict[str, Any]:
         "query_tokens": queries,
         "kv_tokens": keys,
         **{f"{stage}_ms": time for stage, time in times.items()},
-        "aggregator_ms": sum(times[stage] for stage in AGGREGATOR),
+        "aggregator_ms": sum(times[stage] for stage in stages.AGGREGATOR),
         "total_ms": sum(times.values()),
         "bytes": moved | {"total": sum(moved.values())},
         "flops": flops | {"total": sum(flops.values())},
@@ -164,6 +166,8 @@ def _grid(case: Case) -> tuple[int, int]:
 
 def seconds(work: Work, gpu: Gpu) -> float:
     """How long one op takes on a card."""
+    if work.unit == "link":
+        return work.bytes / (gpu.link * 1e9)
     return max(work.bytes / gpu.bytes_per_second, work.flop / gpu.rates[work.unit])
 
 

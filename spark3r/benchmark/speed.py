@@ -14,10 +14,11 @@ import numpy as np
 from spark3r.attention import torch_kernel
 from spark3r.compare import cost_row, warm_up
 from spark3r.errors import DoesNotFit
-from spark3r.estimate import network_size
 from spark3r.flops import count_flops
 from spark3r.frames import Frames
 from spark3r.inference import Progress, reconstruct
+from spark3r.models import preprocess
+from spark3r.models.config import ModelConfig
 from spark3r.models.network import Network
 from spark3r.reduction import ReductionSchedule
 from spark3r.timing import Factor, Samples, is_busy, reference_speed
@@ -80,9 +81,14 @@ def _kernel_of(name: str) -> AbstractContextManager[None]:
 
 def _noise(network: Network, setting: Setting) -> np.ndarray:
     """Frames [S, H, W, 3] uint8 of 4:3 at the network's own size, so that nothing is resized."""
-    longer = setting.resolution or network.config.resize.longer_side
-    height, width = network_size(network, 3 * longer, 4 * longer, setting.resolution)
+    height, width = frame_size(network.config, setting)
     return np.random.default_rng(0).integers(0, 256, (setting.frames, height, width, 3), dtype=np.uint8)
+
+
+def frame_size(config: ModelConfig, setting: Setting) -> tuple[int, int]:
+    """Height and width of a network's input for frames of 4:3."""
+    longer = setting.resolution or config.resize.longer_side
+    return preprocess.network_size(config, 3 * longer, 4 * longer, setting.resolution)
 
 
 def _run(

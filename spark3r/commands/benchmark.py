@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import tyro
 
 from spark3r.benchmark.chart import draw_speed
 from spark3r.benchmark.speed import TORCH, Setting, benchmark
 from spark3r.commands.options import Dtype, OutputOptions, UsageError, shown_as
+from spark3r.commands.paper import paper_report, paper_table
 from spark3r.commands.report import Report, table
 from spark3r.estimate import schedule_for
 from spark3r.formatting import byte_count, factor, factor_range, milliseconds
@@ -60,11 +62,22 @@ class Benchmark(OutputOptions):
     """Of the fast layers; default: bfloat16 where the device is fast in it, else float32."""
     chart: Annotated[Path | None, shown_as("FILE.png")] = None
     """Also draw time against length, and the stages at the longest clip."""
+    paper: Annotated[tuple[str, ...], shown_as("h100|h200|a100|h20|l40s|rtx4090 ...")] = ()
+    """Compute what runs would take on these GPUs from their data sheets, in place of measuring here."""
+    offload: Annotated[bool, tyro.conf.FlagCreatePairsOff, shown_as("")] = False
+    """With --paper: what the heads read waits in the computer's memory, so that longer clips fit on the card."""
 
     def run(self) -> None:
         """Measures every model, size and length in turn."""
         self._check()
         report = Report(self)
+        if self.paper:
+            rows = paper_report(
+                self.model, self.schedule, self._settings(), self.paper, self.dtype, self.offload, report
+            )
+            about = {"computed": True, "torch": torch.__version__, "command": command_line()}
+            report.answer(paper_table(rows), {"machine": about, "rows": rows})
+            return
         rows: list[dict[str, Any]] = []
         for name in self.model:
             report.doing(f"{name}: loading")

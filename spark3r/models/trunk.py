@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spark3r.attention import LayerPlanner, Planner, Rotation, dense
+from spark3r.meta import device_kind
 from spark3r.models.blocks import Block, grid_rotation, normal_, whole_rotation
 from spark3r.models.config import ModelConfig, Rope, Scope
 from spark3r.tokens import WHOLE_CLIP, TokenLayout, WholeClip
@@ -181,7 +182,10 @@ def _read(
 def _room(part: Tensor, frames: int, offload: bool) -> Tensor:
     """Memory [B, S, …] for all frames of what is read of some, [B, F, …]."""
     shape = (len(part), frames, *part.shape[2:])
-    return torch.empty(shape, dtype=part.dtype, pin_memory=part.is_cuda) if offload else part.new_empty(shape)
+    if not offload:
+        return part.new_empty(shape)
+    pinned = device_kind(part.device) == "cuda"
+    return torch.empty(shape, dtype=part.dtype, device="meta" if part.is_meta else "cpu", pin_memory=pinned)
 
 
 def _planned(plan: Planner, layout: TokenLayout, layer: int) -> LayerPlanner:

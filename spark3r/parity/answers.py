@@ -106,7 +106,7 @@ def answers(network: Network, family: str, given: Values) -> Values:
         encoded = network.encode(images.flatten(0, 1))
         layout = network.trunk.layout(images.shape[1], network.grid(*size))
         whole = [tap for (tap,) in network.trunk(encoded.patches.clone(), layout)]
-        taps = network.aggregate(encoded.patches, layout)
+        taps = network.aggregate(encoded.patches.clone(), layout)
         cameras = network.cameras(taps, *size)
         answer = _Answer(network, images.shape[1], size, encoded.patches, whole, taps, cameras, seen)
         values = _OUTPUTS[family](answer)

@@ -121,27 +121,30 @@ def _places(layout: TokenLayout, factor: int, group_size: int, device: torch.dev
 
 
 def _match(patches: Tensor, region: _Region) -> Tensor:
-    """Merged row of each source patch of a region, [B, groups · sources]; patches is [B, frames, h·w, C]."""
+    """Merged row of each source patch of a region, [B, groups · sources]; patches is [B, frames, h·w, C]. Some groups
+    at a time, so that their copies never stand in memory for the whole clip."""
     grouped = patches.unflatten(1, (region.groups, -1))
+    batch, cells = len(patches), patches.shape[2]
+    scores = batch * len(region.source_frames) * len(region.destination_frames) * cells**2
+    at_once = max(1, _SCORES_AT_ONCE // scores)
+    best = [_best_of(some, region) for some in grouped.split(at_once, dim=1)]
+    return region.slots.expand(batch, -1, -1).gather(2, torch.cat(best, dim=1)).flatten(1)
+
+
+def _best_of(grouped: Tensor, region: _Region) -> Tensor:
+    """The destination, as its place in its group, of each source patch, [B, groups, sources]."""
     sources = grouped.index_select(2, region.source_frames).flatten(2, 3)
     targets = grouped.index_select(2, region.destination_frames).flatten(2, 3)
     targets = torch.nn.functional.normalize(targets, dim=-1)  # a source's own length does not change its best match
-    best = most_similar(sources, targets)
-    return region.slots.expand(len(best), -1, -1).gather(2, best).flatten(1)
+    return most_similar(sources, targets)
 
 
 def most_similar(sources: Tensor, targets: Tensor) -> Tensor:
-    """The best destination, [B, groups, sources], the first of equals; some groups and rows at a time, to bound memory.
+    """The best destination, [B, groups, sources], the first of equals; some rows at a time, to bound memory.
 
     `max` does the same as `argmax`, which is three times slower in bf16 on a CPU.
     """
     batch, groups, count, _ = sources.shape
-    best = torch.empty((batch, groups, count), dtype=torch.int64, device=sources.device)
-    at_once = max(1, _SCORES_AT_ONCE // (batch * count * targets.shape[2]))
-    rows = max(1, min(count, _SCORES_AT_ONCE // (batch * targets.shape[2])))
-    for group in range(0, groups, at_once):
-        keys = targets[:, group : group + at_once].transpose(-1, -2)
-        for row in range(0, count, rows):
-            scores = sources[:, group : group + at_once, row : row + rows] @ keys
-            best[:, group : group + at_once, row : row + rows] = scores.max(dim=-1).indices
-    return best
+    rows = max(1, min(count, _SCORES_AT_ONCE // (batch * groups * targets.shape[2])))
+    keys = targets.transpose(-1, -2)
+    return torch.cat([(part @ keys).max(dim=-1).indices for part in sources.split(rows, dim=2)], dim=2)

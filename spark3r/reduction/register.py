@@ -63,7 +63,7 @@ class SpecialsAlone(Reduction):
         return whole
 
     def query_rotation(self, rotation: P) -> P:
-        return rotation.rows((~self.layout.is_patch(self.tokens.device)).nonzero()[:, 0])
+        return rotation.rows(self.layout.special_tokens(self.tokens.device).flatten())
 
     def context_rotation(self, rotation: P) -> P:
         return self.query_rotation(rotation)

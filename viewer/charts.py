@@ -1,4 +1,4 @@
-"""Numbers as HTML: the live readout, progress, pane headings, plan and differences.
+"""The page's smaller pieces of HTML: clips, models, plans, headings, progress, messages.
 
 Every piece is a template in `static/`; values are escaped by the template engine, so file names and messages may
 hold any characters.
@@ -8,91 +8,47 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from spark3r.compare import Comparison
-from spark3r.formatting import byte_count, count, degrees, factor, milliseconds, percent
+from spark3r.formatting import byte_count
 from spark3r.models.checkpoints import ModelCard
-from spark3r.reconstruction import Cost
-from spark3r.stages import STAGES
-from spark3r.stages import TITLES as STAGE_NAMES
-from viewer.state import TITLES, ExampleClip, Kind, RunReport, Side, SideReport
+from spark3r.stages import TITLES
+from viewer.state import ExampleClip, RunReport, Side
 
 STATIC = Path(__file__).parent / "static"
-LEAST_FRACTION = 0.05  # below that, what is done says nothing about what is to come
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One stage of one run in the stacked bar."""
-
-    key: str
-    name: str
-    percent: float  # of the width of the chart
-    time: str
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One run as a stacked bar."""
-
-    side: Kind
-    title: str
-    badge: str
-    total: str
-    segments: Sequence[Segment]
-
-
-class DifferenceRow(NamedTuple):
-    """One line of the table of differences."""
-
-    what: str
-    hint: str
-    reduced_to_dense: str
-    dense_to_truth: str
-    reduced_to_truth: str
-
-
-def readout(report: RunReport) -> str:
-    """The live readout: speed-up, stacked bars per stage, memory and tokens."""
-    sides: dict[Kind, SideReport] = {"dense": report.dense, "reduced": report.reduced}
-    longest = max(_expected_ms(side) for side in sides.values()) or 1.0
-    return render(
-        "readout.html",
-        report=report,
-        bars=[_bar(name, side, longest) for name, side in sides.items()],
-        stages=[(key, STAGE_NAMES[key]) for key in STAGES],
-        speedup=_speedup(report),
-        facts=_facts(report.dense.cost, report.reduced.cost),
-    )
 
 
 def progress(report: RunReport) -> str:
-    """Which stage runs, how far it is, and what the visitor should read."""
-    side = report.reduced if report.phase in ("reduced", "comparing", "done") else report.dense
-    stage = STAGE_NAMES.get(side.stage, side.stage)
-    return render("progress.html", report=report, percent=_percent(report), stage=stage)
+    """What happens right now, how far it is, and what the visitor should read."""
+    percent = None if report.fraction is None else 100 * report.fraction
+    running = next((run for run in report.live.values() if run.state == "running"), None)
+    stage = TITLES.get(running.stage, running.stage) if running else ""
+    return render("progress.html", report=report, percent=_percent(report) if percent is None else percent, stage=stage)
 
 
-def pane_heading(name: Kind, report: RunReport) -> str:
-    """Title, time and badge of a pane, and what an empty pane says."""
-    side = report.dense if name == "dense" else report.reduced
-    return render(
-        "pane_heading.html",
-        name=name,
-        title=TITLES[name],
-        subtitle="every token attends" if name == "dense" else report.schedule or "merged queries, pruned keys/values",
-        side=side,
-        time=milliseconds(side.cost.total_ms) if side.cost else "",
-        busy=report.is_busy,
-    )
+def _percent(report: RunReport) -> float:
+    """How far the turn under way is."""
+    running = next((run for run in report.live.values() if run.state == "running"), None)
+    return 100 * running.fraction if running else 0.0
 
 
-def differences(comparison: Comparison | None) -> str:
-    """What the reduction moved: against the baseline, and both runs against the truth where there is one."""
-    return render("differences.html", rows=difference_rows(comparison), comparison=comparison)
+@dataclass(frozen=True)
+class Heading:
+    """What stands over a pane, and in it while there is nothing to see."""
+
+    title: str
+    subtitle: str = ""
+    time: str = ""
+    badge: str = ""
+    state: Literal["empty", "fresh", "stale", "working"] = "empty"
+    note: str = ""  # laid over the pane
+
+
+def pane_heading(side: Side, heading: Heading) -> str:
+    """Which run a pane shows, and what is to be known about it."""
+    return render("pane_heading.html", side=side, heading=heading)
 
 
 def plan(lines: Mapping[str, str], warning: str = "") -> str:
@@ -136,14 +92,19 @@ def clip_preview(name: str, facts: str, frames: Sequence[str], notes: Sequence[s
     return render("clip.html", name=name, facts=facts, frames=frames, notes=notes)
 
 
+def footage(told: object | None) -> str:
+    """The strip over the panes when a bundled model meets real footage; `told`: a planning.Footage."""
+    return render("footage.html", told=told, byte_count=byte_count) if told else ""
+
+
 def message(text: str, kind: str = "error") -> str:
     """One sentence the visitor should read; nothing for an empty one."""
     return render("message.html", text=text, kind=kind) if text else ""
 
 
-def downloads(links: Sequence[tuple[str, Sequence[tuple[str, str, str]]]]) -> str:
-    """Take-away links: (title, ((label, what it holds, url), …)) per run."""
-    return render("downloads.html", links=links)
+def downloads(links: Sequence[tuple[str, Sequence[tuple[str, str, str]]]], command: str) -> str:
+    """Take-away links: (title, ((label, what it holds, url), …)) per run; and the command that makes the comparison."""
+    return render("downloads.html", links=links, command=command)
 
 
 def iframe(side: Side, pane_id: str) -> str:
@@ -164,86 +125,6 @@ def strip(address: str) -> str:
 def static_page(name: str) -> str:
     """A template without values, such as the page header."""
     return render(name)
-
-
-def difference_rows(comparison: Comparison | None) -> list[DifferenceRow]:
-    """How far the runs are from each other and from the truth; "–" where that is unknown."""
-    if comparison is None:
-        return []
-    moved, dense, reduced = comparison.difference, comparison.truth.get("dense"), comparison.truth.get("reduced")
-    return [
-        DifferenceRow(what, hint, *(write(getattr(scores, name, None)) for scores in (moved, dense, reduced)))
-        for what, hint, name, write in (
-            ("Depth", "mean relative error", "abs_rel", percent),
-            ("Trajectory", "ATE, share of the path", "ate_relative", percent),
-            ("Rotation", "mean angle", "rotation_deg", degrees),
-            ("Surface", "Chamfer, share of the scene diagonal", "chamfer", percent),
-        )
-    ]
-
-
-def _bar(name: Kind, side: SideReport, longest_ms: float) -> Bar:
-    cost = side.cost
-    segments = [
-        Segment(key, STAGE_NAMES[key], 100 * spent / longest_ms, milliseconds(spent))
-        for key in STAGES
-        if (spent := _stages(side).get(key, 0.0)) > 0
-    ]
-    return Bar(
-        side=name,
-        title=TITLES[name],
-        badge={"measured": "measured now", "reused": "reused"}.get(side.state, side.state),
-        total=milliseconds(_total_ms(side)) if segments or cost else "–",
-        segments=segments,
-    )
-
-
-def _facts(dense: Cost | None, reduced: Cost | None) -> list[tuple[str, str, str]]:
-    """(what, of the dense run, of the reduced run)."""
-    return [
-        ("Attention, queries × keys", _tokens(dense), _tokens(reduced)),
-        ("Peak memory", _peak(dense), _peak(reduced)),
-    ]
-
-
-def _peak(cost: Cost | None) -> str:
-    return byte_count(cost.peak_bytes) if cost else "–"
-
-
-def _tokens(cost: Cost | None) -> str:
-    return f"{count(cost.query_tokens)} × {count(cost.kv_tokens)}" if cost else "–"
-
-
-def _stages(side: SideReport) -> Mapping[str, float]:
-    return side.cost.milliseconds if side.cost else side.milliseconds
-
-
-def _total_ms(side: SideReport) -> float:
-    return side.cost.total_ms if side.cost else side.elapsed_ms
-
-
-def _expected_ms(side: SideReport) -> float:
-    """How long the run will have taken, so that a growing bar has room to grow."""
-    if side.cost is not None or side.state != "running":
-        return _total_ms(side)
-    return max(_total_ms(side), sum(side.milliseconds.values())) / max(side.fraction, LEAST_FRACTION)
-
-
-def _speedup(report: RunReport) -> tuple[str, str] | None:
-    """(aggregator, whole) as "4.2×", once both runs are done."""
-    dense, reduced = report.dense.cost, report.reduced.cost
-    if dense is None or reduced is None or reduced.aggregator_ms <= 0 or reduced.total_ms <= 0:
-        return None
-    return factor(dense.aggregator_ms / reduced.aggregator_ms), factor(dense.total_ms / reduced.total_ms)
-
-
-def _percent(report: RunReport) -> float:
-    """How far the whole run is: each side counts half, or the reduced side counts all when the dense is reused."""
-    if report.phase == "done":
-        return 100.0
-    if report.dense.state == "reused":
-        return 100 * report.reduced.fraction
-    return 50 * (report.dense.fraction + report.reduced.fraction)
 
 
 @cache

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from viewer.charts import count
+from spark3r.formatting import count
 
 QUERY_STOPS = (1, 2, 3, 4, 6, 8, 12, 16)
 KV_STOPS = (1, 2, 4, 8, 16, 32, 64, 128, 256)

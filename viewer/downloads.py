@@ -20,6 +20,7 @@ from spark3r.formatting import byte_count
 from viewer.session import Session
 from viewer.state import SIDES, Side
 
+LETTERS: dict[Side, str] = {"left": "A", "right": "B"}  # as the chips call the panes
 ALIGNED = "to the dense run of the same frames, by Sim(3): rotation and place from the cameras, scale from depth"
 
 
@@ -50,7 +51,7 @@ def links(session: Session) -> list[tuple[str, list[tuple[str, str, str]]]]:
     """(title, ((label, what it holds and how large it is, url), …)) for every finished run, Spark3R first."""
     return [
         (
-            side.title(),
+            LETTERS[side],
             [(kind.label, f"{kind.title} ({_size(session, side, suffix)})", _url(session, side, suffix))
              for suffix, kind in FORMATS.items() if suffix],
         )

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from spark3r.reduction.schedule import ReductionSchedule
-from viewer import charts
+from viewer import charts, readout
 from viewer.dials import KV_STOPS, QUERY_STOPS
 from viewer.panes import Panes, build_panes
 from viewer.parts import Group, block, clickable, dial, slider
@@ -18,6 +18,13 @@ RESOLUTIONS = (0, 128, 224, 336, 392, 448, 518, 640)  # 0: the model's own
 FRAME_RATES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0)  # 0: every frame
 DEFAULT_MAX_FRAMES = 300
 DEFAULT_QUERY_FACTOR, DEFAULT_KV_FACTOR = 2, 8
+
+# What every setting is before anybody touches it, by field; the model is the one the app was started with.
+USUAL: dict[str, Any] = {
+    "max_frames": DEFAULT_MAX_FRAMES, "fps": 0.0, "resolution": 0, "model": "mini", "mode": "manual",
+    "query_factor": DEFAULT_QUERY_FACTOR, "kv_factor": DEFAULT_KV_FACTOR, "policy": "spark3r", "file": None,
+    "group_size": ReductionSchedule.group_size, "kv_boost": ReductionSchedule.kv_boost,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,15 @@ class Components:
     curve: gr.HTML
     runs: gr.HTML
     downloads: gr.HTML
-    differences: gr.HTML
+    quality: gr.HTML
+    footage: gr.HTML
+    tab: gr.Textbox
+    address: gr.HTML
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """{field name: component} of everything a run depends on beside the clip."""
+        return self.sampling.members() | self.reduction.members()
 
 
 def build(choices: Choices) -> Components:
@@ -80,10 +95,12 @@ def build(choices: Choices) -> Components:
             parts = _rail(choices)
         with gr.Column(elem_classes="centre", min_width=0):
             with gr.Column(elem_classes="first-screen", min_width=0):
+                parts["footage"] = clickable(elem_id="footage")
                 parts["panes"] = build_panes()
                 parts |= _dial_bar() | _bottom()
-            parts["differences"] = block(charts.differences(None), elem_id="differences")
-    return Components(**parts)
+            parts["quality"] = block(readout.quality(None, None), elem_id="quality")
+    tab, address = gr.Textbox(visible="hidden", elem_id="tab"), block(elem_id="address-block")
+    return Components(**parts, tab=tab, address=address)
 
 
 def _rail(choices: Choices) -> dict[str, Any]:
@@ -149,12 +166,12 @@ def _finer() -> tuple[gr.Dropdown, gr.Slider, gr.Slider]:
 
 def _bottom() -> dict[str, Any]:
     with gr.Row(elem_classes="bottom"):
-        readout = block(charts.readout(RunReport()), elem_id="readout")
+        numbers = block(readout.readout(None, None, RunReport()), elem_id="readout")
         curve = clickable(elem_id="curve")
         with gr.Column(elem_classes="card take", min_width=0):
             runs = clickable(elem_id="runs")
-            downloads = block(charts.downloads(()), elem_id="downloads")
-    return {"readout": readout, "curve": curve, "runs": runs, "downloads": downloads}
+            downloads = block(charts.downloads((), ""), elem_id="downloads")
+    return {"readout": numbers, "curve": curve, "runs": runs, "downloads": downloads}
 
 
 def _rate_name(rate: float) -> str:

@@ -12,14 +12,14 @@ import numpy as np
 from spark3r.estimate import Estimate, estimate, free_memory, needed_memory, network_size
 from spark3r.examples import footage_note
 from spark3r.formatting import byte_count
-from spark3r.formatting import count as count_of
 from spark3r.frames import SourceInfo, describe_source, planned_frames, read_frames
 from spark3r.models.checkpoints import ModelCard, list_models
 from spark3r.models.network import Network
 from spark3r.reduction.schedule import ReductionSchedule
 from viewer.dials import DialFace, kv_dial, query_dial
 from viewer.engine import Models, outline
-from viewer.run import Clip, RunRequest
+from viewer.request import Clip, RunRequest
+from viewer.sweep import Grid, expected_seconds
 
 PREVIEW_FRAMES = 6
 PREVIEW_PIXELS = 128  # longer side
@@ -52,7 +52,7 @@ class Plan:
     """A run before it is one, as {what: value}."""
 
     frames: Mapping[str, str]
-    tokens: Mapping[str, str]
+    schedule: ReductionSchedule
     dials: tuple[DialFace, DialFace]  # query factor, key/value factor
     warning: str = ""
     fits: bool = True  # into memory, as far as is known now
@@ -66,7 +66,7 @@ def plan(request: RunRequest, models: Models) -> Plan:
     count = planned_frames(info, sampling.max_frames, sampling.fps or None)
     height, width = network_size(model, info.height, info.width, sampling.resolution or None)
     schedule = request.reduction.schedule(count, model.config.sensitive_layers)
-    dense, reduced = (estimate(model, count, height, width, each) for each in (None, schedule))
+    dense = estimate(model, count, height, width)
 
     def needed(frames: int) -> int:
         if loaded is None:
@@ -82,7 +82,7 @@ def plan(request: RunRequest, models: Models) -> Plan:
     }
     warning = _warning(request, loaded is not None) if dense.fits else _too_large(dense, needed)
     dials = _dials(schedule, model, dense)
-    return Plan(frames, _tokens(schedule, dense, reduced), dials, warning, dense.fits)
+    return Plan(frames, schedule, dials, warning, dense.fits)
 
 
 def _dials(schedule: ReductionSchedule, model: Network, dense: Estimate) -> tuple[DialFace, DialFace]:
@@ -99,6 +99,20 @@ def _dials(schedule: ReductionSchedule, model: Network, dense: Estimate) -> tupl
             lambda factor: estimate(model, *size, schedule.with_(kv_factor=factor)).kv_tokens, some,
         ),
     )  # fmt: skip
+
+
+def sweep_seconds(request: RunRequest, models: Models, grid: Grid, dense_ms: Mapping[str, float]) -> float:
+    """About how long a sweep takes, from the stages of the dense run that was measured here."""
+    model = models.at_hand(request.sampling.model) or outline(request.sampling.model)
+    sampling, info = request.sampling, request.info
+    count = planned_frames(info, sampling.max_frames, sampling.fps or None)
+    size = network_size(model, info.height, info.width, sampling.resolution or None)
+
+    def kept_share(schedule: ReductionSchedule) -> float:
+        run = estimate(model, count, *size, schedule)
+        return run.query_tokens * run.kv_tokens / run.tokens**2
+
+    return expected_seconds(grid.schedules(count, model), dense_ms, kept_share)
 
 
 @dataclass(frozen=True)
@@ -127,15 +141,25 @@ def _needed(name: str, count: int, height: int, width: int, resolution: int) -> 
     return needed_memory(name, count, height, width, resolution or None)
 
 
+@dataclass(frozen=True)
+class Footage:
+    """What a visitor should know before a small bundled model sees their own footage, and what would do better."""
+
+    better: ModelCard
+    seconds: float | None  # that it is likely to take here; None: nothing was measured to tell by
+
+
+def footage(request: RunRequest, models: Models) -> Footage | None:
+    """None for a clip or a model that needs no such word."""
+    if not footage_note(request.sampling.model, request.clip.source):
+        return None
+    better = next(each for each in list_models() if each.is_step_up)
+    return Footage(better, None)
+
+
 def card(name: str) -> ModelCard | None:
     """What is known about the model; None for a file of the visitor's own."""
     return next((card for card in list_models() if card.name == name), None)
-
-
-def _tokens(schedule: ReductionSchedule, dense: Estimate, reduced: Estimate) -> dict[str, str]:
-    full = count_of(dense.tokens)
-    fewer = f"{count_of(reduced.query_tokens)} × {count_of(reduced.kv_tokens)}"
-    return {"Schedule": str(schedule), "Attention, tokens": f"{full} × {full} → {fewer}"}
 
 
 def _too_large(planned: Estimate, needed: Callable[[int], int]) -> str:

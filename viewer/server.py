@@ -17,14 +17,18 @@ from spark3r.models.checkpoints import list_models
 from viewer.charts import STATIC, model_label
 from viewer.downloads import download_routes
 from viewer.engine import Engine, Models, RunQueue
-from viewer.events import Handlers, wire
+from viewer.events import wire
 from viewer.guard import Doors, Guard
-from viewer.layout import Choices, build
+from viewer.handlers import Handlers
+from viewer.layout import USUAL, Choices, build
+from viewer.opening import Opening
 from viewer.patience import be_patient
 from viewer.proxy import pane_routes
-from viewer.run import Clip
+from viewer.request import Clip
+from viewer.run_handlers import RunHandlers
 from viewer.session import Sessions
-from viewer.state import ExampleClip
+from viewer.showing import Showing
+from viewer.state import ExampleClip, ReductionSettings, SamplingSettings
 from viewer.timeline import timeline_routes
 
 STYLES = ("style.css", "panes.css", "strip.css", "numbers.css")
@@ -80,8 +84,10 @@ def running(access: Access, model: str) -> Iterator[Running]:
     engine = Engine(RunQueue(), Models(access.may_download))
     if engine.models.at_hand(model) is None:
         engine.models.get(model)  # named on the command line: better to fail before the page is up
-    sessions = Sessions(engine)
+    opening = Opening(engine, *first_settings(model))
+    sessions = Sessions(engine, opening=opening)
     demo = page(engine, sessions, model)
+    opening.start()
     try:
         _, local, public = demo.launch(
             server_name=access.host, server_port=access.port, share=access.share, prevent_thread_lock=True, quiet=True,
@@ -101,6 +107,7 @@ def running(access: Access, model: str) -> Iterator[Running]:
         yield Running(public or local, demo, sessions)
     finally:
         demo.close()
+        opening.stop()
         sessions.close()
 
 
@@ -118,8 +125,16 @@ def page(engine: Engine, sessions: Sessions, model: str) -> gr.Blocks:
         delete_cache=(3600, UPLOADS_KEPT_SECONDS),
     ) as demo:  # fmt: skip
         components = build(choices)
-        wire(demo, components, Handlers(components, sessions, engine, clips, cards))
+        showing = Showing(components)
+        handlers = Handlers(components, sessions, engine, clips, cards, showing)
+        wire(demo, components, handlers, RunHandlers(components, sessions, engine, handlers, showing), showing)
     return demo
+
+
+def first_settings(model: str) -> tuple[SamplingSettings, ReductionSettings]:
+    """What the first example is reconstructed with: everything as it stands on a fresh page."""
+    usual = {**USUAL, "model": model}
+    return SamplingSettings.from_values(usual), ReductionSettings.from_values(usual)
 
 
 def _thumbnail(path: Path) -> str:

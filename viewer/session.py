@@ -5,24 +5,32 @@ import secrets
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from viser import ViserServer
 
 from spark3r.errors import InputError
 from spark3r.reconstruction import Reconstruction
+from spark3r.reduction.schedule import ReductionSchedule
+from viewer.cache import Cache
 from viewer.display import Display
 from viewer.engine import Engine
+from viewer.job import Job
 from viewer.locked_viser import open_viser
+from viewer.opening import Opening
 from viewer.planning import Look
-from viewer.run import Clip, Memory, Run, RunRequest
+from viewer.readout import title
+from viewer.request import Clip, Input, RunRequest
+from viewer.runs import KeptRun, Runs
 from viewer.scene import PaneScene
-from viewer.state import SIDES, TITLES, Kind, RunReport, Side, ViewSettings
+from viewer.state import SIDES, RunReport, Side, ViewSettings
+from viewer.sweep import Grid, SweepJob
 from viewer.timeline import Timeline
-from viewer.world import Baseline
 
-GRACE_SECONDS = 6.0  # a tab whose connection hiccups comes back within this
+GRACE_SECONDS = 60.0  # a tab that reloads, or whose connection hiccups, comes back within this
 REAP_SECONDS = 1.0
 CANCEL_SECONDS = 20.0  # a run stops at its next block; only a model download takes longer
 
@@ -46,25 +54,35 @@ class Pane:
 class Session:
     """One visitor's tab."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, opening: Opening | None = None) -> None:
+        self.key = secrets.token_urlsafe(16)  # the browser shows it when it reloads
         self.view = ViewSettings()
         self.panes: dict[Side, Pane] = {side: Pane.open(self.view) for side in SIDES}
         self.download_key = secrets.token_urlsafe(16)
         self.display = Display({side: pane.scene for side, pane in self.panes.items()}, self.download_key)
         self.clip: Clip | None = None
         self.look: Look | None = None  # of the clip
-        self.scenes: dict[Side, Reconstruction] = {}  # what the panes show, in the baseline's world: for download
-        self._engine = engine
-        self._memory = Memory()
-        self._run: Run | None = None
+        self.complaint = ""  # why the files dropped last cannot be used; nothing runs until that is mended
+        self.settings: Mapping[str, Any] = {}  # of the controls, to set them again after a reload
+        self.planned: tuple[Input, ReductionSchedule] | None = None  # what a run would be now
+        self.sweep_seconds: float | None = None  # what a sweep would take, as an estimate
+        self.measure, self.grid = "depth", Grid()  # of the plot
+        self.runs, self.cache = Runs(), Cache()
+        self.followers = 0  # the latest one follows, the others leave off
+        self._engine, self._opening = engine, opening
+        self._job: Job | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._folder = tempfile.TemporaryDirectory(prefix="spark3r-")
 
     @property
     def report(self) -> RunReport:
-        """How far the latest run is."""
-        return self._run.report if self._run else RunReport()
+        """How far the latest job is; before the first, how far the first example is."""
+        if self._job is not None:
+            return self._job.report
+        if self._opening is not None and not self.runs:
+            return self._opening.report
+        return RunReport()
 
     @property
     def has_baseline(self) -> bool:
@@ -76,24 +94,86 @@ class Session:
         """Where files made for this visitor stand until the tab closes."""
         return Path(self._folder.name)
 
-    def start(self, request: RunRequest) -> None:
-        """Begin a run in its own thread. Raises InputError while another one of this tab is going."""
+    @property
+    def scenes(self) -> dict[Side, Reconstruction]:
+        """What the panes show, in the world of the dense run: for download."""
+        shown: dict[Side, KeptRun | None] = {side: self.runs.at(side) for side in SIDES}
+        return {side: run.scene for side, run in shown.items() if run is not None and run.scene is not None}
+
+    def is_stale(self, side: Side) -> bool:
+        """Whether a pane shows something else than a run of the present settings would."""
+        run = self.runs.at(side)
+        if run is None or self.planned is None:
+            return False
+        source, schedule = self.planned
+        return run.input != source or (side == "right" and run.schedule != schedule)
+
+    def adopt(self) -> bool:
+        """Take over the first example's runs, once they are there and nothing of the visitor's own is."""
+        opening = self._opening
+        if opening is None or self._job is not None or self.runs or opening.report.phase != "done":
+            return False
+        source = opening.request.input
+        dense = opening.cache.dense(source)
+        if dense is None:
+            return False
+        self.cache.keep_dense(source, *dense)
+        for run in opening.runs.values():
+            self.runs.keep(replace(run, name=self.runs.new_name(), at_start=True))
+        for side, name in opening.runs.shown.items():
+            self.place(
+                side, next(run.name for run in self.runs.values() if run.schedule == opening.runs[name].schedule)
+            )
+        return True
+
+    def start(self, request: RunRequest, *, both: bool = False) -> None:
+        """Begin a run in its own thread; `both`: measure the dense run again. Raises InputError while one is going."""
+        self._begin(Job(request, self._engine, self, both=both))
+
+    def sweep(self, request: RunRequest, grid: Grid) -> None:
+        """Begin a sweep in its own thread. Raises InputError while a run is going."""
+        self._begin(SweepJob(request, grid, self._engine, self))
+
+    def _begin(self, job: Job) -> None:
         with self._lock:
-            if self.report.is_busy:
+            if self._job is not None and self.report.is_busy:
                 raise InputError("A run is going already: wait for it, or press Stop first.")
-            self._run = Run(request, self._engine, self._memory, self._show)
-            self._thread = threading.Thread(target=self._run.work, name="spark3r-run", daemon=True)
+            self._job = job
+            self._thread = threading.Thread(target=job.work, name="spark3r-run", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
         """Ask the run to end; nothing happens if none is going."""
-        if self._run is not None:
-            self._run.stop()
+        if self._job is not None:
+            self._job.stop()
 
     def apply_view(self, view: ViewSettings) -> None:
         """Draw both panes under other view settings."""
         self.view = view
         self.display.apply(view)
+
+    def place(self, side: Side, name: str) -> None:
+        """Put a kept run into a pane; a run of another clip or model takes the other pane's away. From any thread."""
+        run = self.runs[name]
+        if run.scene is None:
+            raise InputError("The result of this run was let go to save memory: set its factors and run it again.")
+        if run.baseline is not self.display.baseline:
+            self.runs.clear_shown()
+        self.runs.show(side, name)
+        self.display.show(side, run.scene, title(run), run.baseline)
+
+    def show(self, run: KeptRun) -> None:
+        """Put a run into the right pane, and beside it the dense one of the same clip, unless one stands there."""
+        left = self.runs.at("left")
+        dense = self.runs.dense(run.input)
+        if (left is None or left.input != run.input) and dense is not None:
+            self.place("left", dense.name)
+        self.place("right", run.name)
+
+    @property
+    def compared(self) -> list[KeptRun]:
+        """The runs that the plot shows: those of the present clip, frames and model."""
+        return self.runs.of(self.planned[0]) if self.planned else []
 
     def close(self) -> None:
         """End the run, the servers and the files; may take seconds, so not on an event loop."""
@@ -104,49 +184,48 @@ class Session:
             pane.server.stop()
         self._folder.cleanup()
 
-    def _show(self, kind: Kind, scene: Reconstruction, baseline: Baseline) -> None:
-        """Put a finished run into its pane. Called from the run's thread."""
-        side: Side = "left" if kind == "dense" else "right"
-        if baseline is not self.display.baseline:
-            self.scenes.clear()
-        self.scenes[side] = scene
-        self.display.show(side, scene, TITLES[kind], baseline)
-
 
 class Sessions:
-    """All open tabs, by the hash gradio gives each; ends those whose tab is gone."""
+    """All open tabs, by a key that each browser keeps over a reload; ends those whose tab is gone."""
 
-    def __init__(self, engine: Engine, grace_s: float = GRACE_SECONDS) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, grace_s: float = GRACE_SECONDS, opening: Opening | None = None) -> None:
+        self._engine, self._opening = engine, opening
         self._grace_s = grace_s
-        self._open: dict[str, Session] = {}
-        self._leaving: dict[str, float] = {}  # hash → when it may be ended
+        self._open: dict[str, Session] = {}  # by their key
+        self._tabs: dict[str, str] = {}  # gradio's hash of a loaded page → key
+        self._leaving: dict[str, float] = {}  # key → when it may be ended
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._reaper = threading.Thread(target=self._reap, name="spark3r-reaper", daemon=True)
         self._reaper.start()
 
-    def open(self, key: str) -> Session:
-        """The session of a tab that has just loaded."""
+    def open(self, tab: str, key: str = "") -> Session:
+        """The session of a page that has just loaded: the one that `key` names, else a new one."""
         with self._lock:
-            self._leaving.pop(key, None)
-            if key not in self._open:
-                self._open[key] = Session(self._engine)
-            return self._open[key]
+            key = self._tabs.get(tab, key)
+            session = self._open.get(key)
+            if session is None:
+                session = Session(self._engine, self._opening)
+                self._open[session.key] = session
+            self._leaving.pop(session.key, None)
+            self._tabs[tab] = session.key
+            return session
 
-    def of(self, key: str | None) -> Session:
+    def of(self, tab: str | None) -> Session:
         """The session of an open tab. Raises InputError for one that has ended."""
         with self._lock:
-            self._leaving.pop(key or "", None)
-            session = self._open.get(key or "")
+            key = self._tabs.get(tab or "", "")
+            self._leaving.pop(key, None)
+            session = self._open.get(key)
         if session is None:
             raise InputError("This page has lost its session (the app was restarted): reload it.")
         return session
 
-    def leave(self, key: str | None) -> None:
+    def leave(self, tab: str | None) -> None:
         """The tab's connection has ended; unless it comes back within the grace time, so does the session."""
         with self._lock:
-            if key in self._open:
+            key = self._tabs.pop(tab or "", "")
+            if key in self._open and key not in self._tabs.values():
                 self._leaving[key] = time.monotonic() + self._grace_s
 
     def server_of(self, pane_key: str) -> ViserServer | None:

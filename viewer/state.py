@@ -1,10 +1,10 @@
 """What the page knows, as data: what was asked for, how it is drawn, and how far a run is (no gradio, no viser)."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal, Self, cast
 
-from spark3r.compare import Comparison
 from spark3r.errors import InputError
 from spark3r.reconstruction import USUAL_PERCENTILE, Cost
 from spark3r.reduction.schedule import PolicyName, ReductionSchedule
@@ -85,9 +85,8 @@ class ReductionSettings(_Settings):
                 raise InputError("Choose a schedule file (.json) below: `python -m spark3r probe` writes one.")
             return ReductionSchedule.read(self.file)
         policy = cast(PolicyName, self.policy)  # a name that there is not is refused by the schedule
-        return ReductionSchedule(
-            self.query_factor, self.kv_factor, self.group_size, self.kv_boost, sensitive_layers, policy
-        )
+        boost = 1 if self.kv_factor == 1 else self.kv_boost  # a factor of 1 is off, everywhere
+        return ReductionSchedule(self.query_factor, self.kv_factor, self.group_size, boost, sensitive_layers, policy)
 
 
 @dataclass(frozen=True)
@@ -118,44 +117,53 @@ class ViewSettings(_Settings):
 
 
 @dataclass(frozen=True)
-class SideReport:
-    """One of the two runs, as far as it is."""
+class LiveRun:
+    """One of the runs of a comparison, while that is under way."""
 
-    state: Literal["empty", "waiting", "running", "measured", "reused", "stopped"] = "empty"
+    state: Literal["waiting", "running", "measured"] = "waiting"
     stage: str = ""
-    fraction: float = 0.0  # 0 to 1
-    milliseconds: Mapping[str, float] = field(default_factory=dict)  # per stage, so far
+    fraction: float = 0.0  # 0 to 1, of the turn
+    milliseconds: Mapping[str, float] = field(default_factory=dict)  # per stage, of the turn so far
     elapsed_ms: float = 0.0
-    cost: Cost | None = None  # once it is done
+    expected_ms: float | None = None  # what this run took before on this machine
+    turn: int = 0
+    turns: int = 1
+    cost: Cost | None = None  # medians, once a turn has ended
+    heard_at: float = 0.0  # `time.monotonic()` of this snapshot
 
     @property
-    def is_done(self) -> bool:
-        return self.cost is not None
+    def elapsed_now_ms(self) -> float:
+        """Since the turn began, though the network has not spoken since this snapshot."""
+        return self.elapsed_ms + 1e3 * (time.monotonic() - self.heard_at)
 
 
-Phase = Literal["idle", "waiting", "preparing", "dense", "reduced", "comparing", "done", "stopped", "failed"]
-BUSY: tuple[Phase, ...] = ("waiting", "preparing", "dense", "reduced", "comparing")
+Phase = Literal["idle", "waiting", "preparing", "measuring", "scoring", "done", "stopped", "failed"]
+BUSY: tuple[Phase, ...] = ("waiting", "preparing", "measuring", "scoring")
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """A snapshot of the latest run of one visitor; a new one replaces it at every step."""
+    """A snapshot of the latest job of one visitor; a new one replaces it at every step."""
 
     phase: Phase = "idle"
-    place: int = 0  # in the queue; 0 is one's own turn
     doing: str = ""  # what happens right now, in words
+    fraction: float | None = None  # of what happens right now, where it is known
     message: str = ""  # what the visitor should read, in one sentence
     notes: tuple[str, ...] = ()  # about the input: skipped files, cropped sizes
     clip: str = ""
-    conditions: str = ""  # model, device, kernel, dtype, frames, size: what every number depends on
     schedule: str = ""
-    dense: SideReport = SideReport()
-    reduced: SideReport = SideReport()
-    comparison: Comparison | None = None
+    live: Mapping[str, LiveRun] = field(default_factory=dict)  # by name: "dense", "reduced"
+    point: int = 0  # of a sweep, from 1; 0: no sweep
+    points: int = 0
+    seconds_left: float | None = None  # of a sweep, as an estimate
 
     @property
     def is_busy(self) -> bool:
         return self.phase in BUSY
+
+    @property
+    def is_sweep(self) -> bool:
+        return self.points > 0
 
 
 def _value(name: str, kind: Any, value: Any) -> Any:

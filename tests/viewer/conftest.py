@@ -13,14 +13,28 @@ from spark3r.frames import SourceInfo
 from spark3r.models.checkpoints import save_checkpoint
 from spark3r.models.families.mini import MINI_CONFIG
 from spark3r.models.network import build
+from viewer.cache import Cache
 from viewer.engine import Engine, Models, RunQueue
-from viewer.run import Clip, RunRequest
+from viewer.request import Clip, RunRequest
+from viewer.runs import Runs
 from viewer.session import Session, Sessions
-from viewer.state import ReductionSettings, SamplingSettings
+from viewer.state import ReductionSettings, SamplingSettings, Side
 
 FRAMES = 4
 RESOLUTION = 64
 INFO = SourceInfo("images", FRAMES, None, None, width=128, height=96)
+
+
+class Nobody:
+    """A visitor without panes: keeps runs, and remembers what was put where."""
+
+    def __init__(self) -> None:
+        self.runs, self.cache = Runs(), Cache()
+        self.placed: list[tuple[Side, str]] = []
+
+    def place(self, side: Side, name: str) -> None:
+        self.placed.append((side, name))
+        self.runs.show(side, name)
 
 
 @pytest.fixture(scope="session")

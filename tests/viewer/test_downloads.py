@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from tests.viewer.conftest import finish, wait_until
 from viewer.downloads import download_routes, links
 from viewer.engine import Engine
-from viewer.run import Clip, RunRequest
+from viewer.request import Clip, RunRequest
 from viewer.session import Session, Sessions
 from viewer.state import ViewSettings
 
@@ -43,7 +43,7 @@ def browser(registry: Sessions) -> Iterator[TestClient]:
 def test_every_link_gives_its_file_as_shown_and_leaves_none_behind(session: Session, browser: TestClient) -> None:
     session.apply_view(ViewSettings(thousand_points=2, cameras=False))
     titles = [title for title, _ in links(session)]
-    assert titles == ["Right", "Left"]
+    assert titles == ["B", "A"]
     for _, files in links(session):
         for label, _, url in files:
             answer = browser.get("/" + url)

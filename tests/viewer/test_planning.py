@@ -15,7 +15,7 @@ from tests.viewer.conftest import FRAMES, some_file
 from viewer import charts, planning
 from viewer.engine import Engine, is_bundled
 from viewer.planning import card, look_at, overview, plan
-from viewer.run import Clip, RunRequest
+from viewer.request import Clip, RunRequest
 
 RequestFor = Callable[..., RunRequest]
 
@@ -27,7 +27,10 @@ def test_every_model_has_a_plan_without_its_weights(name: str, engine: Engine, r
     told = plan(replace(request, sampling=sampling), engine.models)
     assert told.frames["Frames"] == f"{FRAMES} of {FRAMES}"
     assert set(told.frames) == {"Frames", "Network input", "Memory"}
-    assert "→" in told.tokens["Attention, tokens"]
+    query, kv = told.dials
+    assert (query.value, kv.value) == (told.schedule.query_factor, told.schedule.kv_factor)
+    assert "queries" in query.said
+    assert "keys/values" in kv.said
     assert ("fetches" in told.warning) is not is_bundled(name)
 
 
@@ -78,10 +81,9 @@ def test_the_picker_tells_size_licences_and_device(name: str) -> None:
 def test_the_plan_is_what_the_run_costs(engine: Engine, request_for: RequestFor) -> None:
     request = request_for()
     engine.models.get(request.sampling.model)
-    assert "queries 2→1" in plan(request, engine.models).tokens["Schedule"]
+    assert "queries 2→1" in str(plan(request, engine.models).schedule)
     dense = plan(replace(request, reduction=replace(request.reduction, mode="auto")), engine.models)
-    before, after = dense.tokens["Attention, tokens"].split(" → ")
-    assert before == after
+    assert [dial.said.split()[1] for dial in dense.dials] == ["all", "all"]
 
 
 def test_a_factor_out_of_range_is_one_sentence(engine: Engine, request_for: RequestFor) -> None:

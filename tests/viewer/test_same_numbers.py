@@ -9,17 +9,20 @@ import numpy as np
 import pytest
 
 from spark3r.__main__ import main
+from spark3r.compare import cost_row
 from spark3r.frames import describe_source
 from spark3r.models.checkpoints import save_checkpoint
 from spark3r.models.config import ResizeRule
 from spark3r.models.families.mini import MINI_CONFIG
 from spark3r.models.network import build
+from tests.viewer.conftest import Nobody
 from viewer.engine import Engine
-from viewer.run import Clip, Memory, Run, RunRequest
+from viewer.job import Job
+from viewer.request import Clip, RunRequest
 from viewer.state import ReductionSettings, SamplingSettings
 
 # What depends on the settings alone, and not on the moment.
-SETTINGS = "name model policy query_factor kv_factor frames height width dtype device kernel flops speedup_arithmetic"
+SETTINGS = "name model policy query_factor kv_factor frames height width dtype device kernel"
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +56,18 @@ def test_compare_and_page_agree_on_every_number(
         SamplingSettings(4, 0.0, str(cropping_model), 0),
         ReductionSettings("manual", 2, 2, 20, 1, "spark3r"),
     )
-    run = Run(request, engine, Memory(), lambda *shown: None)
-    run.work()
-    assert run.report.comparison is not None, run.report.message
-    page = run.report.comparison.to_json()
-    assert page["difference"] == command["difference"]
-    assert page["consistency"] == command["consistency"]
-    for shown, printed in zip(page["rows"], command["rows"], strict=True):
+    nobody = Nobody()
+    job = Job(request, engine, nobody)
+    job.work()
+    assert job.report.phase == "done", job.report.message
+    dense, reduced = nobody.runs.values()
+    assert reduced.difference is not None
+    assert reduced.difference.to_json() == command["difference"]
+    for run, printed in ((dense, command["rows"][0]), (reduced, command["rows"][1])):
+        assert run.fit is not None
+        assert run.scene is not None
+        assert run.fit.to_json() == command["consistency"][printed["name"]]
+        shown = {**cost_row(run.scene, run.cost), "name": printed["name"]}
         assert {key: shown[key] for key in SETTINGS.split()} == {key: printed[key] for key in SETTINGS.split()}
         assert (printed["height"], printed["width"], printed["frames"]) == (64, 64, 4)
+    assert reduced.against.arithmetic == command["rows"][1]["speedup_arithmetic"]

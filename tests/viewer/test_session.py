@@ -9,7 +9,7 @@ import pytest
 from spark3r.errors import InputError
 from tests.viewer.conftest import finish, wait_until
 from viewer.engine import Engine
-from viewer.run import RunRequest
+from viewer.request import RunRequest
 from viewer.session import Session, Sessions
 from viewer.state import ViewSettings
 

@@ -2,7 +2,9 @@
 element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-action]");
   if (!button || button.disabled) return;
-  trigger("click", { action: button.dataset.action, value: button.dataset.value ?? "" });
+  const fields = !button.dataset.collect ? [] : [...element.querySelectorAll(`[data-${button.dataset.collect}]`)];
+  const collected = fields.map((field) => [Object.values(field.dataset)[0], field.type === "checkbox" ? field.checked : field.value]);
+  trigger("click", { action: button.dataset.action, value: button.dataset.value ?? "", ...Object.fromEntries(collected) });
 });
 element.addEventListener("change", (event) => {
   const field = event.target.closest("[data-change]");

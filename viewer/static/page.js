@@ -37,6 +37,22 @@
       if (frame.contentDocument?.getElementById("webgl-software-rendering")) document.body.dataset.softwareGl = "yes";
     }
   }, 250);
+  // Settings stand in the address, the session's key in the tab: a link reproduces, a reload restores.
+  function note() {
+    const known = document.getElementById("address");
+    if (!known) return;
+    sessionStorage.setItem("spark3r", known.dataset.tab);
+    if (known.dataset.query && location.search !== known.dataset.query) history.replaceState(null, "", known.dataset.query);
+  }
+
+  document.addEventListener("click", ({ target }) => {
+    const button = target.closest?.("[data-copy]");
+    if (!button) return;
+    navigator.clipboard?.writeText(button.dataset.copy);
+    button.textContent = "Copied";
+  });
+
+  setInterval(note, 250);
   setInterval(() => {
     for (const frame of panes()) revive(frame).catch(() => { frame.dataset.misses = 0; }); // offline: ask again later
   }, CHECK_MS);

@@ -1,0 +1,207 @@
+"""A job: what it keeps, what it reuses, where it can be stopped, and what it says when it breaks."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from spark3r.compare import compare
+from spark3r.errors import Cancelled
+from spark3r.reduction.schedule import ReductionSchedule
+from tests.viewer.conftest import Nobody, some_file, wait_until
+from viewer import job as job_module
+from viewer.engine import Engine, RunQueue
+from viewer.job import Job
+from viewer.planning import sweep_seconds
+from viewer.request import Clip, RunRequest
+from viewer.state import Side
+from viewer.sweep import Grid, SweepJob
+
+RequestFor = Callable[..., RunRequest]
+
+
+def done(job: Job) -> Job:
+    job.work()
+    assert job.report.phase == "done", job.report.message
+    return job
+
+
+def test_both_runs_are_kept_in_one_world_and_shown_dense_first(engine: Engine, request_for: RequestFor) -> None:
+    nobody = Nobody()
+    done(Job(request_for(), engine, nobody))
+    dense, reduced = nobody.runs.values()
+    assert (dense.is_dense, reduced.is_dense) == (True, False)
+    assert nobody.placed == [("left", dense.name), ("right", reduced.name)]
+    assert dense.baseline is reduced.baseline
+    assert dense.scene is not None
+    assert reduced.scene is not None
+    assert dense.scene.images is reduced.scene.images  # one copy of the pictures for all runs
+    assert len(reduced.measured) >= 3  # short runs are measured in turns
+    assert str(reduced.schedule) == "queries 2→1, keys/values 2→1"
+    assert "4 frames" in reduced.conditions
+
+
+def test_every_second_of_waiting_is_told(engine: Engine, request_for: RequestFor) -> None:
+    nobody = Nobody()
+    started = time.perf_counter()
+    done(Job(request_for(), engine, nobody))
+    took = time.perf_counter() - started
+    told = sum(list(nobody.runs.values())[-1].waited.values())
+    assert 0.6 * took < told < 1.05 * took + 0.1
+
+
+def test_another_factor_keeps_the_dense_result_and_times_it_anew(engine: Engine, request_for: RequestFor) -> None:
+    nobody = Nobody()
+    done(Job(request_for(2), engine, nobody))
+    before = next(iter(nobody.runs.values()))
+    done(Job(request_for(4), engine, nobody))
+    after = next(iter(nobody.runs.values()))
+    assert len(nobody.runs) == 3
+    assert after.scene is before.scene
+    assert after.measured is not before.measured  # in turns with the new run
+    assert [side for side, _ in nobody.placed] == ["left", "right", "right"]
+
+
+def test_the_same_settings_again_are_the_same_run_measured_anew(engine: Engine, request_for: RequestFor) -> None:
+    nobody = Nobody()
+    done(Job(request_for(), engine, nobody))
+    world = next(iter(nobody.runs.values())).baseline
+    done(Job(request_for(), engine, nobody, both=True))
+    assert len(nobody.runs) == 2
+    assert all(run.baseline is world for run in nobody.runs.values())
+
+
+def test_other_frames_need_another_baseline(engine: Engine, request_for: RequestFor) -> None:
+    nobody = Nobody()
+    done(Job(request_for(), engine, nobody))
+    done(Job(request_for(max_frames=3), engine, nobody))
+    assert [len(run.scene) for run in nobody.runs.values() if run.scene is not None] == [4, 4, 3, 3]
+
+
+@pytest.mark.parametrize("phase", ["preparing", "measuring"])
+def test_stop_works_in_every_phase(
+    phase: str, engine: Engine, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job(request_for(), engine, Nobody())
+    tell = job._tell
+
+    def stop_when_reached(**changes: object) -> None:
+        tell(**changes)
+        if job.report.phase == phase and not job._cancel.is_set():
+            job.stop()
+
+    monkeypatch.setattr(job, "_tell", stop_when_reached)
+    job.work()
+    assert job.report.phase == "stopped"
+
+
+def test_what_cannot_be_read_is_one_sentence(engine: Engine, request_for: RequestFor, tmp_path: Path) -> None:
+    job = Job(request_for(source=Clip("a.mp4", (some_file(tmp_path, "a.mp4"),))), engine, Nobody())
+    job.work()
+    assert job.report.phase == "failed"
+    assert "a.mp4" in job.report.message
+    assert "\n" not in job.report.message
+
+
+def test_the_unexpected_is_shown_and_logged(
+    engine: Engine, request_for: RequestFor, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Nobody):
+        def place(self, side: Side, name: str) -> None:
+            raise RuntimeError("the pane fell off")
+
+    job = Job(request_for(), engine, Broken())
+    with caplog.at_level(logging.ERROR):
+        job.work()
+    assert job.report.phase == "failed"
+    assert "the pane fell off" in job.report.message
+    assert "Traceback" in caplog.text
+
+
+def test_a_sweep_fills_the_grid_and_skips_what_is_known(engine: Engine, request_for: RequestFor) -> None:
+    nobody, grid = Nobody(), Grid((1, 2), (1, 2), others=False)
+    request = request_for()
+    done(SweepJob(request, grid, engine, nobody))
+    assert [run.is_dense for run in nobody.runs.values()] == [True, False, False, False]
+    assert {(run.schedule.query_factor, run.schedule.kv_factor) for run in nobody.runs.values()} == {
+        (1, 1), (1, 2), (2, 1), (2, 2)
+    }  # fmt: skip
+    again = done(SweepJob(request, grid, engine, nobody))
+    assert again.report.points == 0
+    assert len(nobody.runs) == 4
+
+
+def test_a_stopped_sweep_keeps_what_was_measured(
+    engine: Engine, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = Nobody()
+    sweep = SweepJob(request_for(), Grid((1, 2), (1, 2), others=False), engine, nobody)
+
+    def stop_after_first(*arguments: object, **options: object) -> object:
+        found = compare(*arguments, **options)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        sweep.stop()
+        return found
+
+    monkeypatch.setattr(job_module, "compare", stop_after_first)
+    sweep.work()
+    assert sweep.report.phase == "stopped"
+    assert len(nobody.runs) == 2
+
+
+def test_a_sweep_says_what_it_will_take(engine: Engine, request_for: RequestFor) -> None:
+    stages = {"global_attention": 8000.0, "encoder": 1000.0, "total": 10000.0}
+    request = request_for()
+    few, many = (sweep_seconds(request, engine.models, Grid((1, 2), kv, others=False), stages) for kv in ((2,), (2, 4)))
+    assert 4 < few < many
+
+
+def test_a_run_without_pruning_prunes_nowhere(request_for: RequestFor) -> None:
+    by_hand = replace(request_for(1).reduction, kv_boost=3)
+    assert by_hand.schedule(100, (1,)) == ReductionSchedule(2, 1, kv_boost=1, sensitive_layers=(1,))
+
+
+def test_the_queue_serves_in_order_and_tells_the_place() -> None:
+    queue, order, places = RunQueue(), [], {1: [], 2: []}
+    gate = threading.Event()
+
+    def job(number: int) -> None:
+        with queue.turn(lambda: False, lambda ahead: places[number].append(ahead)):
+            order.append(number)
+
+    with queue.turn(gate.is_set, lambda _: None):
+        threads = []
+        for number in (1, 2):
+            threads.append(threading.Thread(target=job, args=(number,)))
+            threads[-1].start()
+            wait_until(lambda number=number: places[number])
+        assert (places[1][0], places[2][0]) == (1, 2)
+        assert order == []
+    for thread in threads:
+        thread.join(timeout=5)
+    assert order == [1, 2]
+
+
+def test_who_gives_up_in_line_frees_the_place() -> None:
+    queue = RunQueue()
+    with queue.turn(lambda: False, lambda _: None):
+        with pytest.raises(Cancelled), queue.turn(lambda: True, lambda _: None):
+            pytest.fail("had no turn")
+        assert len(queue._line) == 1
+
+
+def test_a_waiting_run_says_so_and_can_be_stopped(engine: Engine, request_for: RequestFor) -> None:
+    job = Job(request_for(), engine, Nobody())
+    with engine.queue.turn(lambda: False, lambda _: None):
+        thread = threading.Thread(target=job.work)
+        thread.start()
+        wait_until(lambda: job.report.phase == "waiting")
+        assert job.report.doing == "In line: one run is before yours"
+        job.stop()
+        started = time.monotonic()
+        thread.join(timeout=5)
+        assert time.monotonic() - started < 2
+    assert job.report.phase == "stopped"

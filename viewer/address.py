@@ -1,0 +1,70 @@
+"""Settings as the page's address says them, so that a link reproduces a comparison; and as a command does."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from viewer.request import Clip
+from viewer.runs import KeptRun
+from viewer.state import ReductionSettings, SamplingSettings
+
+# {word of the address: (setting, what it is read as)}
+WORDS: dict[str, tuple[str, type]] = {
+    "q": ("query_factor", int),
+    "kv": ("kv_factor", int),
+    "mode": ("mode", str),
+    "policy": ("policy", str),
+    "group": ("group_size", int),
+    "boost": ("kv_boost", int),
+    "model": ("model", str),
+    "frames": ("max_frames", int),
+    "fps": ("fps", float),
+    "size": ("resolution", int),
+}
+ALWAYS = ("q", "kv", "model")
+
+
+def query(clip: Clip | None, values: Mapping[str, Any], usual: Mapping[str, Any]) -> str:
+    """The address's query for these settings; what is as usual is left out."""
+    words = {"clip": clip.example} if clip is not None and clip.example else {}
+    for word, (name, _) in WORDS.items():
+        if word in ALWAYS or values[name] != usual[name]:
+            words[word] = values[name]
+    if words.get("mode") == "file":  # a file does not travel with a link
+        del words["mode"]
+    return "?" + urlencode({word: f"{value:g}" if isinstance(value, float) else value for word, value in words.items()})
+
+
+def read_query(text: str) -> tuple[str, dict[str, Any]]:
+    """(name of an example clip or "", {setting: value}) of an address; what is no setting is passed over."""
+    words = dict(parse_qsl(text.lstrip("?")))
+    settings: dict[str, Any] = {}
+    for word, (name, kind) in WORDS.items():
+        try:
+            if word in words:
+                settings[name] = kind(words[word])
+        except ValueError:
+            continue
+    return words.get("clip", ""), settings
+
+
+def command(run: KeptRun) -> str:
+    """The command that makes this comparison."""
+    sampling: SamplingSettings = run.input.sampling
+    parts = ["python", "-m", "spark3r", "compare", *(str(path) for path in run.input.clip.paths[:1])]
+    parts += ["--model", sampling.model, "--max-frames", str(sampling.max_frames)]
+    if sampling.fps:
+        parts += ["--fps", f"{sampling.fps:g}"]
+    if sampling.resolution:
+        parts += ["--resolution", str(sampling.resolution)]
+    return shlex.join([*parts, *_reduction(run.settings, run)])
+
+
+def _reduction(settings: ReductionSettings, run: KeptRun) -> list[str]:
+    if settings.mode == "auto":
+        return ["--schedule", "auto"]
+    schedule = run.schedule
+    if run.policy != "spark3r":
+        return ["--schedule", schedule.word]
+    return ["--query-factor", str(schedule.query_factor), "--kv-factor", str(schedule.kv_factor)]

@@ -1,0 +1,183 @@
+"""Handlers of what a visitor sets: the clip, the frames, the model, the dials, the view."""
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from spark3r.errors import InputError
+from viewer import charts, planning
+from viewer.address import read_query
+from viewer.engine import Engine
+from viewer.layout import Components
+from viewer.parts import dial_view
+from viewer.planning import Plan
+from viewer.request import Clip, RunRequest
+from viewer.session import Session, Sessions
+from viewer.showing import Showing, Updates, named
+from viewer.state import SIDES, ExampleClip, ReductionSettings, SamplingSettings, ViewSettings
+
+Values = Mapping[Any, Any]  # {component: value}
+
+
+class Handlers:
+    """What is set, and what a run would therefore be."""
+
+    def __init__(
+        self,
+        page: Components,
+        sessions: Sessions,
+        engine: Engine,
+        clips: tuple[Clip, ...],
+        cards: Sequence[ExampleClip],
+        showing: Showing,
+    ) -> None:
+        self._page, self._sessions, self._engine = page, sessions, engine
+        self._clips, self._cards, self._showing = clips, cards, showing
+
+    @property
+    def plan_parts(self) -> list[Any]:
+        """What a plan updates."""
+        page, dials = self._page, self._page.reduction
+        return [
+            page.frames_plan, page.frames_line, page.model_line, page.model_note, page.model_table, page.footage,
+            dials.query_factor, dials.kv_factor, dials.file,
+        ]  # fmt: skip
+
+    def opened(self, arrival: str, request: gr.Request) -> Updates:
+        """A page has loaded: give it panes, and the clip and settings of its address or of its earlier life."""
+        came = json.loads(arrival or "{}")
+        session = self._sessions.open(str(request.session_hash), str(came.get("tab", "")))
+        frames = {
+            getattr(self._page.panes, side).frame: charts.iframe(side, session.panes[side].key) for side in SIDES
+        }  # fmt: skip
+        example, wanted = read_query(str(came.get("query", "")))
+        found = next((clip for clip in self._clips if clip.example == example), None)
+        if found is not None or session.clip is None:
+            self._choose(session, found or self._clips[0])
+        return frames | self._clip_parts(session) | self._settings({**session.settings, **wanted})
+
+    def closed(self, request: gr.Request) -> None:
+        """A tab has gone, or its connection hiccups."""
+        self._sessions.leave(request.session_hash)
+
+    def example_picked(self, event: gr.EventData, request: gr.Request) -> Updates:
+        """One of the example clips was clicked."""
+        session = self._sessions.of(request.session_hash)
+        picked = next((clip for clip in self._clips if clip.example == event.value), None)
+        if picked is None:
+            return gr.skip()
+        self._choose(session, picked)
+        return self._clip_parts(session) | {self._page.files: None}
+
+    def files_changed(self, values: Values, request: gr.Request) -> Updates:
+        """Files were dropped or taken away."""
+        session = self._sessions.of(request.session_hash)
+        paths = tuple(Path(path) for path in values[self._page.files] or ())
+        if paths:
+            name = paths[0].name if len(paths) == 1 else f"{len(paths)} files"
+            self._choose(session, Clip(name, paths))
+        elif session.complaint or session.clip is None or not session.clip.bundled:
+            self._choose(session, self._clips[0])
+        return self._clip_parts(session)
+
+    def clip_settled(self, values: Values, request: gr.Request) -> Updates:
+        """A clip was chosen: say what a run would be, and show what was measured of it before."""
+        session = self._sessions.of(request.session_hash)
+        session.adopt()
+        planned = self._planned(session, values)
+        shown = session.runs.at("right")
+        if session.planned and (shown is None or shown.input != session.planned[0]):
+            before = session.runs.find(*session.planned) or session.runs.latest(session.planned[0])
+            if before is not None and before.scene is not None and not session.report.is_busy:
+                session.show(before)
+        return planned | self._showing.whole(session)
+
+    def settings_changed(self, values: Values, request: gr.Request) -> Updates:
+        """Frames, model or reduction moved: say what a run would be."""
+        session = self._sessions.of(request.session_hash)
+        return self._planned(session, values) | self._showing.whole(session)
+
+    def dial_turned(self, values: Values, request: gr.Request) -> Any:
+        """A dial was turned: that is by hand, whatever was chosen before."""
+        return "manual" if values[self._page.reduction.mode] != "manual" else gr.skip()
+
+    def view_changed(self, values: Values, request: gr.Request) -> None:
+        """A view control moved: redraw both panes."""
+        session = self._sessions.of(request.session_hash)
+        try:
+            session.apply_view(ViewSettings.from_values(named(self._page.panes.view, values)))
+        except InputError as error:
+            gr.Warning(escape(str(error)), title="Out of range")  # an error would lose the event of the snap back
+
+    def request(self, session: Session, values: Values) -> RunRequest:
+        """The run that the page asks for. Raises InputError for settings that make none."""
+        if session.complaint:
+            raise InputError(session.complaint)
+        if session.clip is None or session.look is None:
+            raise InputError("Choose a clip first: one of the examples, or drop a video or photos.")
+        sampling = SamplingSettings.from_values(named(self._page.sampling, values))
+        reduction = ReductionSettings.from_values(named(self._page.reduction, values))
+        return RunRequest(session.clip, session.look.info, sampling, reduction)
+
+    def _choose(self, session: Session, clip: Clip) -> None:
+        """Take the clip if it can be read; else say why, and nothing runs until another one is chosen."""
+        session.complaint = ""
+        try:
+            session.look, session.clip = planning.look_at(clip), clip
+        except InputError as error:
+            session.complaint = str(error)
+
+    def _clip_parts(self, session: Session) -> Updates:
+        page, look = self._page, session.look
+        if session.complaint or session.clip is None or look is None:
+            return {page.clip: charts.message(session.complaint), page.examples: charts.examples(self._cards, "")}
+        return {
+            page.clip: charts.clip_preview(session.clip.name, look.facts, look.thumbnails, look.notes),
+            page.examples: charts.examples(self._cards, session.clip.example),
+        }
+
+    def _settings(self, wanted: Mapping[str, Any]) -> Updates:
+        """The controls set to what an address or an earlier life of the page says."""
+        parts = self._page.settings
+        return {
+            parts[name]: gr.update(value=value) for name, value in wanted.items() if name in parts and name != "file"
+        }
+
+    def _planned(self, session: Session, values: Values) -> Updates:
+        page = self._page
+        session.settings = {name: values[part] for name, part in page.settings.items()}
+        model, mode = values[page.sampling.model], values[page.reduction.mode]
+        card = planning.card(model)
+        always = {
+            page.model_note: charts.model_note(card),
+            page.model_line: gr.update(label=f"Model: {card.title if card else Path(model).name}"),
+            page.reduction.file: gr.update(visible=mode == "file"),
+        }
+        try:
+            request = self.request(session, values)
+            plan = planning.plan(request, self._engine.models)
+        except InputError as error:
+            session.planned = None
+            return always | {page.frames_plan: "" if session.complaint else charts.message(str(error))}
+        session.planned = request.input, plan.schedule
+        dense = session.runs.dense(request.input)
+        session.sweep_seconds = dense and planning.sweep_seconds(
+            request, self._engine.models, session.grid, dense.cost.milliseconds
+        )
+        return always | self._plan_parts(request, plan)
+
+    def _plan_parts(self, request: RunRequest, plan: Plan) -> Updates:
+        page = self._page
+        rows = [(row.card, row.needed_bytes, row.fits, row.is_chosen) for row in planning.overview(request)]
+        dials = zip((page.reduction.query_factor, page.reduction.kv_factor), plan.dials, strict=True)
+        return {
+            page.frames_line: gr.update(label=f"Frames: {plan.frames['Frames']}"),
+            page.frames_plan: charts.plan(plan.frames, plan.warning),
+            page.model_table: charts.model_table(rows),
+            page.footage: charts.footage(planning.footage(request, self._engine.models)),
+            **{dial: gr.update(value=face.value, view=dial_view(face)) for dial, face in dials},
+        }

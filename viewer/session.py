@@ -193,6 +193,7 @@ class Sessions:
         self._grace_s = grace_s
         self._open: dict[str, Session] = {}  # by their key
         self._tabs: dict[str, str] = {}  # gradio's hash of a loaded page → key
+        self._gone: set[str] = set()  # hashes whose connection has ended
         self._leaving: dict[str, float] = {}  # key → when it may be ended
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -215,6 +216,7 @@ class Sessions:
         """The session of an open tab. Raises InputError for one that has ended."""
         with self._lock:
             key = self._tabs.get(tab or "", "")
+            self._gone.discard(tab or "")
             self._leaving.pop(key, None)
             session = self._open.get(key)
         if session is None:
@@ -224,8 +226,10 @@ class Sessions:
     def leave(self, tab: str | None) -> None:
         """The tab's connection has ended; unless it comes back within the grace time, so does the session."""
         with self._lock:
-            key = self._tabs.pop(tab or "", "")
-            if key in self._open and key not in self._tabs.values():
+            key = self._tabs.get(tab or "", "")
+            self._gone.add(tab or "")
+            others = [one for one, of in self._tabs.items() if of == key and one not in self._gone]
+            if key in self._open and not others:
                 self._leaving[key] = time.monotonic() + self._grace_s
 
     def server_of(self, pane_key: str) -> ViserServer | None:
@@ -271,6 +275,9 @@ class Sessions:
         with self._lock:
             self._leaving.pop(key, None)
             session = self._open.pop(key, None)
+            for tab in [tab for tab, of in self._tabs.items() if of == key]:
+                del self._tabs[tab]
+                self._gone.discard(tab)
         if session is not None:
             try:
                 session.close()

@@ -18,6 +18,8 @@ MARGIN = 0.04  # of the pane, left free around a fitted view
 FOV = np.radians(50.0)  # vertical; viser's own 75° bends a room
 USUAL_ASPECT = 1.6  # width / height of a pane that has not told its own yet
 PITCH = np.radians(38.0)  # of the fitted view, downwards: the floor tells where things stand
+PATH_SHARE = 0.05  # of the points, that the camera path stands for in a fit: more than is trimmed, so it is seen
+BEFORE_CAMERAS = 0.06  # left between the cutting plane and the nearest camera, so that cameras are seen
 NEAREST = 0.02  # near plane of views from inside
 Z_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # from x right, y up, z back
 
@@ -57,19 +59,21 @@ class Framing:
         self._all_cameras = scene.world_from_camera.astype(np.float64)
 
     def fit(self, aspect: float = USUAL_ASPECT) -> Look:
-        """All of it, from behind the first camera and a little above; what is behind that camera is cut away."""
+        """All of it, from behind the first camera and above; what stands before all cameras is cut away."""
         forward = self._cameras[0][:3, 2] * [1, 1, 0]
         if np.linalg.norm(forward) < 0.1:  # a camera that looks straight down
             forward = np.array([0.0, 1.0, 0.0])
         forward = forward / np.linalg.norm(forward)
         axis = np.cos(PITCH) * forward - np.sin(PITCH) * np.array([0.0, 0.0, 1.0])
-        return self._fitted(axis, aspect, keep_beyond=self._cameras[0][:3, 3])
+        nearest = self._cameras[np.argmin(self._cameras[:, :3, 3] @ axis), :3, 3]
+        return self._fitted(axis, aspect, nearest)
 
     def top(self, aspect: float = USUAL_ASPECT) -> Look:
-        """From above, the way the first camera looks is up; what is above the cameras, as a ceiling, is cut away."""
+        """From above, path included, the first camera looking up; what is over the cameras, as a ceiling, is cut away."""
         axis = np.array([0.0, 1e-3, -1.0])  # not quite straight down, where up would be undefined
-        highest = self._cameras[np.argmax(self._cameras[:, 2, 3])][:3, 3]
-        return self._fitted(axis / np.linalg.norm(axis), aspect, keep_beyond=highest + np.array([0.0, 0.0, 0.05]))
+        centres = self._cameras[:, :3, 3]
+        highest = centres[np.argmax(centres[:, 2])]
+        return self._fitted(axis / np.linalg.norm(axis), aspect, highest)
 
     def inside(self) -> Look:
         """From the middle of the camera path, level, the way its camera looks."""
@@ -95,16 +99,19 @@ class Framing:
         points = self._points @ axes.T
         start = float(axes[2] @ keep_beyond)
         beyond = points[points[:, 2] > start]
-        points = beyond if len(beyond) > len(points) / 3 else points
+        is_cut = len(beyond) > len(points) / 3  # else the cameras look at the scene from the other side
+        points = beyond if is_cut else points
+        path = self._cameras[:, :3, 3] @ axes.T
+        points = np.concatenate([points, np.resize(path, (round(PATH_SHARE * len(points)) + 1, 3))])
         across = np.tan(FOV / 2) * (1 - MARGIN) * np.array([aspect, 1.0])
         least = [-np.percentile(points[:, i] + across[i] * points[:, 2], TRIMMED) for i in (0, 1)]
         most = [np.percentile(points[:, i] - across[i] * points[:, 2], 100 - TRIMMED) for i in (0, 1)]
         place = [(high - low) / 2 for high, low in zip(most, least, strict=True)]
         distance = max((high + low) / (2 * t) for high, low, t in zip(most, least, across, strict=True))
         depth = np.median(points[:, 2])
-        near = start + distance if len(beyond) > len(self._points) / 3 else 0.0
+        near = start + distance - BEFORE_CAMERAS if is_cut else 0.0
         position = np.array([*place, -distance]) @ axes
-        return Look(position, np.array([*place, depth]) @ axes, near=max(0.9 * near, NEAREST))
+        return Look(position, np.array([*place, depth]) @ axes, near=max(near, NEAREST))
 
 
 def point_spacing(cloud: PointCloud) -> float:

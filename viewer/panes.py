@@ -68,7 +68,7 @@ def _tools() -> dict[str, Any]:
         elem_id="colour-by",
     )  # fmt: skip
     moved_percent = gr.Number(
-        start.moved_percent, label="Scale up to, % of diagonal", step=0.5, elem_id="moved-percent", min_width=0,
+        start.moved_percent, label="0 to, %", step=0.5, elem_id="moved-percent", min_width=0,
     )  # fmt: skip
     block(charts.static_page("view_buttons.html"))
     with gr.Accordion("View", open=False, elem_classes="view-settings"):

@@ -20,7 +20,7 @@ HIGHLIGHT_SIZE = 0.08
 CAMERA_COLOUR = (255, 138, 61)
 PATH_COLOUR = (255, 190, 140)
 HIGHLIGHT_COLOUR = (64, 224, 255)
-CLOSING = 1.25  # points of that many spacings leave no gaps, seen at an angle too
+CLOSING = 1.4  # points of that many spacings leave no gaps, seen at an angle too
 
 
 class PaneScene:
@@ -94,7 +94,7 @@ class PaneScene:
         self._spacing = viewer_from_world.scale * point_spacing(cloud)
         self._cloud = self._server.scene.add_point_cloud(
             "/cloud", viewer_from_world.apply(cloud.xyz), self._colours(cloud), point_size=self._point_size(),
-            point_shape="square", point_shading="flat",
+            point_shape="rounded", point_shading="flat",
         )  # fmt: skip
 
     def _recolour(self) -> None:

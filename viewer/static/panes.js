@@ -4,7 +4,9 @@
 // server between. viser 1.1 keeps what is needed in window.__viserMutable; without it the panes merely stand alone.
 (() => {
   const SIDES = ["left", "right"];
-  const HIGHLIGHT = "/cameras/highlight";
+  const CAMERAS = "/cameras";
+  const HIGHLIGHT = `${CAMERAS}/highlight`;
+  const OUT_OF_SIGHT = 1e4;
   const SAME = 1e-5; // of a pose: below is rounding
   const MOVED = ["difference", "error"];
   const state = { world: null, address: "", baseline: "", frame: 0, wipe: 0.5, nearRatio: { left: 0, right: 0 }, known: {} };
@@ -115,20 +117,25 @@
     return { position: position.slice(0, 3), lookAt, fov: camera[7], nearRatio: 0.2 };
   }
 
+  function place(view, node, changes) {
+    const pose = view.nodePoseData[node];
+    if (!pose || Object.entries(changes).every(([name, value]) => !differs(pose[name], value))) return;
+    Object.assign(pose, changes, { poseUpdateState: "needsUpdate" });
+    view.requestRender();
+  }
+
+  // The camera of the chosen frame stands out; to one who looks through it, drawn cameras would be in the way.
   function highlight() {
     for (const side of SIDES) {
       const view = viewOf(side);
+      if (!isLive(view)) continue;
+      place(view, CAMERAS, { position: [0, 0, isFollowing() ? OUT_OF_SIGHT : 0] });
       const camera = cameraOf(side);
-      if (!isLive(view) || !camera) continue;
-      const pose = view.nodePoseData[HIGHLIGHT];
-      if (!pose) continue;
-      pose.wxyz = camera.slice(0, 4);
-      pose.position = camera.slice(4, 7);
-      pose.poseUpdateState = "needsUpdate";
-      view.requestRender();
+      if (camera) place(view, HIGHLIGHT, { wxyz: camera.slice(0, 4), position: camera.slice(4, 7) });
     }
   }
 
+  const isFollowing = () => document.getElementById("follow")?.getAttribute("aria-pressed") === "true";
   const isWiped = () => panes()?.dataset.wipe === "yes";
 
   function setWipe(on) {
@@ -258,7 +265,7 @@
   function choose(frame) {
     state.frame = frame;
     highlight();
-    if (document.getElementById("follow")?.getAttribute("aria-pressed") === "true") look("camera");
+    if (isFollowing()) look("camera");
   }
 
   function tick() {

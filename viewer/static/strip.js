@@ -78,12 +78,15 @@
     const side = make("div", "strip-side", holder);
     const buttons = make("div", "strip-buttons", side);
     strip.play = button(buttons, "play", "Play", () => setPlaying(!strip.playing));
+    const following = strip.follow?.getAttribute("aria-pressed") ?? false;
     strip.follow = button(buttons, "follow", "Follow", () => {
       const on = strip.follow.getAttribute("aria-pressed") !== "true";
       strip.follow.setAttribute("aria-pressed", on);
       api().look(on ? "camera" : "fit");
+      api().choose(api().state.frame);
     });
     strip.follow.id = "follow";
+    strip.follow.setAttribute("aria-pressed", following);
     strip.follow.title = "Look through the camera of the chosen frame";
     strip.label = make("output", "strip-label", side);
     strip.legends = make("div", "strip-legends", side);

@@ -2,18 +2,6 @@
 (() => {
   const CHECK_MS = 5000;
   const PATIENCE = 4; // checks in a row without a connection: a busy machine answers late
-  // viser's own panel and notices would cover half of a pane; what they offer stands in the page's toolbar.
-  const PANE_STYLE = ".mantine-Paper-root, #webgl-software-rendering { display: none !important; }";
-
-  function dress(frame) {
-    const page = frame.contentDocument;
-    if (!page?.head || page.getElementById("spark3r-style")) return;
-    const style = page.createElement("style");
-    style.id = "spark3r-style";
-    style.textContent = PANE_STYLE;
-    page.head.append(style);
-  }
-
   // A pane without focus does not reconnect by itself after its socket dropped (a laptop that slept), so it is reloaded.
   async function revive(frame) {
     const answer = await fetch(`viewer/${frame.dataset.pane}/clients`, { cache: "no-store" });
@@ -33,7 +21,6 @@
 
   setInterval(() => {
     for (const frame of panes()) {
-      dress(frame);
       if (frame.contentDocument?.getElementById("webgl-software-rendering")) document.body.dataset.softwareGl = "yes";
     }
   }, 250);

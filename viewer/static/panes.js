@@ -11,6 +11,15 @@
   const MOVED = ["difference", "error"];
   const state = { world: null, address: "", baseline: "", frame: 0, wipe: 0.5, nearRatio: { left: 0, right: 0 }, known: {} };
 
+  // viser's own panel and notices would cover half of a pane; what they offer stands in the page's toolbar.
+  const PANE_STYLE = ".mantine-Paper-root, #webgl-software-rendering { display: none !important; }";
+
+  function dress(frame) {
+    const page = frame?.contentDocument;
+    if (!page?.head || page.getElementById("spark3r-style")) return;
+    page.head.append(Object.assign(page.createElement("style"), { id: "spark3r-style", textContent: PANE_STYLE }));
+  }
+
   const panes = () => document.getElementById("panes");
   const frameOf = (side) => document.querySelector(`#pane-${side} iframe.viewer`);
   const viewOf = (side) => {
@@ -243,14 +252,21 @@
     if (scale) scale.style.display = MOVED.includes(by) ? "" : "none";
   }
 
+  // From the server, or out of the page itself where a report holds all it shows.
+  async function described(address) {
+    if (address.startsWith("#")) return JSON.parse(document.querySelector(address).textContent);
+    const answer = address ? await fetch(`${address}/world.json`) : null;
+    return answer?.ok ? answer.json() : null;
+  }
+
   // The strip's element names the description of what is shown; another baseline is looked at from its first view.
   async function follow() {
     const address = document.querySelector("#frame-strip [data-timeline]")?.dataset.timeline ?? "";
     if (address === state.address) return;
     state.address = address;
-    const answer = address ? await fetch(`${address}/world.json`) : null;
+    const world = await described(address);
     if (state.address !== address) return;
-    state.world = answer?.ok ? await answer.json() : null;
+    state.world = world;
     if (state.world) state.frame = Math.min(state.frame, state.world.frames - 1);
     document.dispatchEvent(new CustomEvent("spark3r:world"));
   }
@@ -277,6 +293,7 @@
     requestAnimationFrame(tick);
   }
   requestAnimationFrame(tick);
+  setInterval(() => SIDES.forEach((side) => dress(frameOf(side))), 250);
   setInterval(() => follow().catch(() => { state.address = ""; }), 250);
   setInterval(highlight, 1000); // a pane that was reloaded shows the first frame's camera
   window.spark3r = { state, look, choose, palette, gradient, movedPercent, setWipe };

@@ -114,7 +114,10 @@
     strip.play.setAttribute("aria-pressed", on);
   }
 
-  const address = (kind, frame) => `${api().state.address}/${kind}-${Math.floor(frame / world().perSheet)}`;
+  function address(kind, frame) {
+    const name = `${kind}-${Math.floor(frame / world().perSheet)}`;
+    return world().sheets?.[name] ?? `${api().state.address}/${name}`;
+  }
 
   function sheet(kind, frame) {
     const url = address(kind, frame);
@@ -132,7 +135,7 @@
   async function prefetch() {
     const { perSheet, frames, kinds } = world();
     const mine = api().state.address;
-    for (const url of sheets.keys()) if (!url.startsWith(`${mine}/`)) sheets.delete(url);
+    for (const url of sheets.keys()) if (!url.startsWith("data:") && !url.startsWith(`${mine}/`)) sheets.delete(url);
     const first = Math.floor(api().state.frame / perSheet);
     const count = Math.ceil(frames / perSheet);
     for (let i = 0; i < count; i += 1) {
@@ -238,6 +241,7 @@
   // The server hears of the frame once scrubbing has come to rest: only colours by depth depend on it.
   function tell(now) {
     const { frame } = api().state;
+    if (world().sheets) return; // a report has no server
     if (strip.told === frame) { strip.since = now; return; }
     if (strip.pending !== frame) { strip.pending = frame; strip.since = now; }
     if (now - strip.since < TELL_MS) return;

@@ -208,3 +208,18 @@ def test_contradicting_flags_are_told_before_any_work():
 
 def test_tables():
     assert table([("a", "1.5"), ("long", "10")], ("x", "y")) == "x       y\n─────────\na     1.5\nlong   10"
+
+
+def test_compare_writes_a_report_with_its_own_command(clip, flags, tmp_path, capsys):
+    target = tmp_path / "report.html"
+    chosen = ["--repeats", "1", "--query-factor", "2", "--quiet"]
+    assert main(["compare", str(clip), *flags, *chosen, "--report", str(target)]) == 0
+    page = target.read_text(encoding="utf-8")
+    assert "--query-factor 2" in page
+    assert "--repeats 1" in page
+    assert "--report" not in page.split("<h2>Command</h2>")[1].split("</pre>")[0]
+    assert page.count("__VISER_EMBED_DATA__=") == 2
+    capsys.readouterr()
+    for unusable in (["--report", str(tmp_path / "report.pdf")], ["--sweep", "--report", str(target)]):
+        assert main(["compare", str(clip), "--model", "no such model", *unusable]) != 0
+        assert "--report" in capsys.readouterr().err

@@ -69,7 +69,7 @@ class Framing:
         return self._fitted(axis, aspect, nearest)
 
     def top(self, aspect: float = USUAL_ASPECT) -> Look:
-        """From above, path included, the first camera looking up; what is over the cameras, as a ceiling, is cut away."""
+        """From above, the first camera looking up the pane; what is over the cameras, as a ceiling, is cut away."""
         axis = np.array([0.0, 1e-3, -1.0])  # not quite straight down, where up would be undefined
         centres = self._cameras[:, :3, 3]
         highest = centres[np.argmax(centres[:, 2])]

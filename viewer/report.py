@@ -1,20 +1,25 @@
-"""One comparison as one HTML file that needs no network: clouds, frames, times, scores, and the command behind it all."""
+"""One comparison as one HTML file that needs no network: clouds, frames, times, scores, and the command behind it."""
 
 import base64
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from viser import ViserServer
 
-from spark3r.compare import Comparison
-from spark3r.reconstruction import STAGES, Reconstruction
-from viewer.charts import STAGE_NAMES, STATIC, milliseconds, render
+from spark3r.compare import DENSE, Comparison, Difference, Factor, Samples
+from spark3r.formatting import factor, factor_range, milliseconds
+from spark3r.metrics import Consistency, Scores
+from spark3r.reconstruction import Cost, Reconstruction
+from spark3r.stages import STAGES
+from spark3r.stages import TITLES as STAGE_NAMES
+from viewer.charts import STATIC, render
+from viewer.locked_viser import open_viser
 from viewer.scene import PaneScene
-from viewer.state import SIDES, Side, ViewSettings
+from viewer.state import SIDES, ViewSettings
 from viewer.timeline import PER_SHEET, Timeline
 from viewer.world import Baseline
 
@@ -48,12 +53,12 @@ class Row(NamedTuple):
 _SCORES = (
     ("Depth, AbsRel", "mean |depth - truth| / truth after one scale", "abs_rel", 100, 2, " %", True),
     ("Depth, δ < 1.25", "share of pixels within a factor of 1.25", "delta_1_25", 100, 1, " %", False),
-    ("Path, ATE / length", "rmse of camera centres after Sim(3), as share of the path", "ate_relative", 100, 2, " %", True),
+    ("Path, ATE / length", "rmse of centres after Sim(3), share of the path", "ate_relative", 100, 2, " %", True),
     ("Rotation", "mean error of orientation", "rotation_deg", 1, 2, "°", True),
     ("Poses, AUC@3°", "relative poses of all pairs of frames, strict", "auc_3", 100, 1, " %", False),
     ("Poses, AUC@30°", "the same, loose", "auc_30", 100, 1, " %", False),
     ("Accuracy", "mean distance from the cloud to the truth, share of the diagonal", "accuracy", 100, 2, " %", True),
-    ("Completeness", "mean distance from the truth to the cloud, share of the diagonal", "completeness", 100, 2, " %", True),
+    ("Completeness", "mean distance from truth to cloud, share of the diagonal", "completeness", 100, 2, " %", True),
 )  # fmt: skip
 _FIT = (
     ("Epipolar distance", "median of matched features from their epipolar lines", "epipolar_px", 1, 2, " px", True),
@@ -67,38 +72,74 @@ _MOVED = (
 )
 
 
-def comparison_report(comparison: Comparison, *, clip: str, command: str, dots: Sequence[Dot] = ()) -> str:
-    """The report as HTML, a few megabytes to some tens of them.
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """One of the two runs of a report."""
 
-    clip     its name, for a person
-    command  that measures the same again
-    dots     further runs of the clip for the plot; the two compared are always in it
-    """
-    dense, reduced = comparison.dense, comparison.reduced
-    baseline = Baseline(dense)
-    runs: dict[Side, Reconstruction] = {"left": dense, "right": reduced}
-    titles: dict[Side, str] = {"left": "Dense", "right": "Spark3R"}
-    timeline = Timeline(baseline, runs, titles, key="report")
-    row = comparison.to_json()["rows"][1]
-    return render(
-        "report.html",
-        clip=clip, command=command, schedule=str(reduced.schedule), titles=titles,
-        views={side: _view(runs[side], baseline) for side in SIDES},
-        world=timeline.description | {"sheets": _sheets(timeline)},
-        total=_factor(comparison.speedup_total), aggregator=_factor(comparison.speedup_aggregator),
-        bars=_bars(comparison), stages=STAGE_NAMES, scores=_quality(comparison), moved=_moved(comparison),
-        has_truth=comparison.dense_truth is not None, plot=_plot([*_own_dots(comparison), *dots]),
-        row=row, machine=comparison.machine, reused=comparison.dense_reused,
-        styles=[(STATIC / name).read_text(encoding="utf-8") for name in ("report.css", "panes.css", "strip.css")],
-        scripts=[(STATIC / name).read_text(encoding="utf-8") for name in ("panes.js", "strip.js")],
-        buttons=(STATIC / "view_buttons.html").read_text(encoding="utf-8"),
-    )  # fmt: skip
+    title: str
+    scene: Reconstruction  # in the world of the baseline
+    cost: Cost  # medians
+    total: Samples  # milliseconds of the whole run
+    truth: Scores | None = None  # where the clip has a truth
+    fit: Consistency | None = None  # to what the pictures show
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """Everything a report tells; `html()` writes it."""
+
+    clip: str
+    command: str  # measures the same again
+    baseline: Baseline
+    left: Compared  # as a rule the dense run
+    right: Compared
+    difference: Difference | None  # of the right run from the dense one
+    total: Factor | None  # left ÷ right, of the whole run; None where it must not be divided
+    aggregator: Factor | None
+    arithmetic: float | None
+    machine: Mapping[str, Any]
+    dots: tuple[Dot, ...] = ()  # further runs of the clip, for the plot
+    doubt: str = ""  # what to know before believing the times
+
+    @classmethod
+    def of(cls, comparison: Comparison, *, clip: str, command: str) -> "Content":
+        """The dense run and the first other of a comparison."""
+        names = (DENSE, comparison.run().name)
+        left, right = (
+            Compared(title, run.scene, run.cost, run.total, comparison.truth.get(name), comparison.consistency[name])
+            for title, name in zip(("Dense", "Spark3R"), names, strict=True)
+            for run in (comparison.runs[name],)
+        )
+        doubt = comparison.doubt() or ("The machine was busy meanwhile." if comparison.busy else "")
+        return cls(
+            clip, command, Baseline(comparison.dense), left, right, comparison.difference, comparison.total_factor(),
+            comparison.aggregator_factor(), comparison.arithmetic_factor(), comparison.machine, doubt=doubt,
+        )  # fmt: skip
+
+    def html(self) -> str:
+        """The report, a few megabytes to some tens of them."""
+        sides = dict(zip(SIDES, (self.left, self.right), strict=True))
+        runs = {side: one.scene for side, one in sides.items()}
+        timeline = Timeline(self.baseline, runs, {side: one.title for side, one in sides.items()}, key="report")
+        return render(
+            "report.html", content=self, sides=sides,
+            views={side: _view(run, self.baseline) for side, run in runs.items()},
+            world=timeline.description | {"sheets": _sheets(timeline)},
+            factors=_factors(self), bars=_bars(self), stages=STAGE_NAMES, scores=_quality(self), moved=_moved(self),
+            plot=_plot([*_own_dots(self), *self.dots]),
+            styles=[_static(name) for name in ("report.css", "panes.css", "strip.css")],
+            scripts=[_static(name) for name in ("panes.js", "strip.js")], buttons=_static("view_buttons.html"),
+        )  # fmt: skip
+
+
+def _static(name: str) -> str:
+    return (STATIC / name).read_text(encoding="utf-8")
 
 
 @contextmanager
-def drawn(run: Reconstruction, baseline: Baseline, view: ViewSettings):
+def drawn(run: Reconstruction, baseline: Baseline, view: ViewSettings) -> Iterator[ViserServer]:
     """A viser server that nobody is connected to, with one run drawn and looked at as a pane first does."""
-    server = ViserServer(host="127.0.0.1", port=0, verbose=False)
+    server = open_viser()
     try:
         pane = PaneScene(server, view)
         pane.show(run, baseline)
@@ -131,29 +172,40 @@ def _sheets(timeline: Timeline) -> dict[str, str]:
     }
 
 
-def _bars(comparison: Comparison) -> list[dict[str, Any]]:
-    costs = {"Dense": comparison.dense.cost, "Spark3R": comparison.reduced.cost}
-    longest = max(cost.total_ms for cost in costs.values()) or 1.0
+def _factors(content: Content) -> list[tuple[str, str, str]]:
+    """(factor, its range, what it covers)"""
+    ranged = (
+        (content.total, "whole run, dense ÷ reduced"),
+        (content.aggregator, "frame attention, global attention and matching alone"),
+    )
+    rows = [
+        (factor(one and one.median), factor_range(one.low, one.high) if one else "", words) for one, words in ranged
+    ]
+    return [*rows, (factor(content.arithmetic), "", "in arithmetic (FLOP), which no noise touches")]
+
+
+def _bars(content: Content) -> list[dict[str, Any]]:
+    both = (content.left, content.right)
+    longest = max(sum(one.cost.milliseconds.get(stage, 0.0) for stage in STAGES) for one in both) or 1.0
     return [
         {
-            "title": title,
-            "total": milliseconds(cost.total_ms),
+            "title": one.title,
+            "total": milliseconds(one.total.median) + (f", median of {len(one.total)}" if len(one.total) > 1 else ""),
             "stages": [
                 (stage, STAGE_NAMES[stage], 100 * spent / longest, milliseconds(spent))
                 for stage in STAGES
-                if (spent := cost.milliseconds.get(stage, 0.0)) > 0
+                if (spent := one.cost.milliseconds.get(stage, 0.0)) > 0
             ],
         }
-        for title, cost in costs.items()
+        for one in both
     ]
 
 
-def _quality(comparison: Comparison) -> list[Row]:
+def _quality(content: Content) -> list[Row]:
     """Both runs against the truth, where there is one, and against what the footage shows."""
-    rows = [_row(comparison.dense_consistency, comparison.reduced_consistency, *fit) for fit in _FIT]
-    if comparison.dense_truth is not None:
-        rows = [_row(comparison.dense_truth, comparison.reduced_truth, *score) for score in _SCORES] + rows
-    return rows
+    left, right = content.left, content.right
+    rows = [_row(left.truth, right.truth, *score) for score in _SCORES] if left.truth and right.truth else []
+    return rows + ([_row(left.fit, right.fit, *fit) for fit in _FIT] if left.fit and right.fit else [])
 
 
 def _row(
@@ -169,11 +221,13 @@ def _row(
     return Row(name, meaning + (", less is better" if less_is_better else ", more is better"), *cells, is_better)
 
 
-def _moved(comparison: Comparison) -> list[tuple[str, str, str]]:
-    """(what, meaning, how far the reduced run is from the dense one)."""
+def _moved(content: Content) -> list[tuple[str, str, str]]:
+    """(what, meaning, how far the right run is from the dense one)."""
+    if content.difference is None:
+        return []
     return [
-        (name, meaning, _number(factor * getattr(comparison.difference, attribute), decimals, unit))
-        for name, meaning, attribute, factor, decimals, unit in _MOVED
+        (name, meaning, _number(times * getattr(content.difference, attribute), decimals, unit))
+        for name, meaning, attribute, times, decimals, unit in _MOVED
     ]
 
 
@@ -181,22 +235,16 @@ def _number(value: float, decimals: int, unit: str, sign: str = "") -> str:
     return f"{value:{sign}.{decimals}f}{unit}" if math.isfinite(value) else "–"
 
 
-def _factor(value: float) -> str:
-    return f"{value:.2f}×" if math.isfinite(value) else "–"
-
-
-def _own_dots(comparison: Comparison) -> list[Dot]:
-    truth = comparison.dense_truth, comparison.reduced_truth
-    errors = [
-        comparison_error if scores is None else scores.abs_rel
-        for scores, comparison_error in zip(truth, (0.0, comparison.difference.abs_rel), strict=True)
-    ]
-    costs = comparison.dense.cost, comparison.reduced.cost
-    names = ("dense", str(comparison.reduced.schedule))
-    kinds = ("dense", "reduced")
+def _own_dots(content: Content) -> list[Dot]:
+    moved = content.difference.abs_rel if content.difference else math.nan
     return [
-        Dot(name, cost.total_ms / 1000, error, kind)
-        for name, cost, error, kind in zip(names, costs, errors, kinds, strict=True)
+        Dot(
+            str(one.scene.schedule),
+            one.total.median / 1000,
+            one.truth.abs_rel if one.truth else 0.0 if one.scene.schedule.is_off else moved,
+            "dense" if one.scene.schedule.is_off else "reduced",
+        )
+        for one in (content.left, content.right)
     ]
 
 
@@ -209,7 +257,9 @@ def _plot(dots: Sequence[Dot]) -> dict[str, Any]:
     most_error = max((dot.error for dot in dots), default=0) * 1.2 or 0.01
     return {
         "width": PLOT[0], "height": PLOT[1], "left": left, "top": top, "right": left + width, "bottom": top + height,
-        "dots": [(dot, left + width * dot.seconds / most_s, top + height * (1 - dot.error / most_error)) for dot in dots],
+        "dots": [
+            (dot, left + width * dot.seconds / most_s, top + height * (1 - dot.error / most_error)) for dot in dots
+        ],
         "across": [(left + width * i / 4, f"{most_s * i / 4:.3g}") for i in range(5)],
         "up": [(top + height * (1 - i / 4), f"{100 * most_error * i / 4:.2g}") for i in range(5)],
     }  # fmt: skip

@@ -1,6 +1,8 @@
 """`compare INPUT`"""
 
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -16,7 +18,9 @@ from spark3r.commands.options import RunOptions, Source, UsageError, shown_as
 from spark3r.commands.report import Report, conditions, table
 from spark3r.compare import DENSE, Comparison, Factor, compare, sweep
 from spark3r.examples import load_truth
+from spark3r.files import check_target, replacing
 from spark3r.formatting import byte_count, factor, factor_range, milliseconds, number, percent, waiting
+from spark3r.installation import require
 from spark3r.stages import AGGREGATOR, STAGES
 
 SWEEP_COLUMNS = (
@@ -51,6 +55,9 @@ class Compare(RunOptions):
     kv_factors: Annotated[tuple[int, ...], shown_as("N ...")] = (1, 4, 16, 64)
     """Of --sweep; default: 1 4 16 64."""
 
+    report: Annotated[Path | None, shown_as("FILE.html")] = None
+    """Also write one HTML file that needs no network: both clouds, frames, times, scores, and this command."""
+
     def run(self) -> None:
         """Measures all runs and tells what reduction bought and what it moved."""
         self.check()
@@ -72,6 +79,21 @@ class Compare(RunOptions):
             return
         comparison = compare(frames, network, self.reduction(len(frames), network), **how)
         report.answer(comparison_text(comparison), comparison.to_json())
+        if self.report is not None:
+            report.doing("writing the report")
+            write_report(comparison, self.report, frames.source, self.command_line())
+            report.clear()
+
+    def command_line(self) -> str:
+        """The command that measures the same again: whatever is not as by default, but for where answers go."""
+        words = ["python", "-m", "spark3r", "compare", str(self.input)]
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in ("input", "json", "quiet", "report") or value == field.default:
+                continue
+            words.append("--" + field.name.replace("_", "-"))
+            words += [] if value is True else [str(each) for each in (value if isinstance(value, tuple) else (value,))]
+        return shlex.join(words)
 
     def check(self) -> None:
         """As for all runs, and: a sweep has its own factors."""
@@ -80,6 +102,27 @@ class Compare(RunOptions):
             raise UsageError("--sweep runs --query-factors × --kv-factors: leave out the flags of a single schedule")
         if (self.sweep and min(0, *self.query_factors, *self.kv_factors) < 0) or (self.repeats or 1) < 1:
             raise UsageError("--repeats, --query-factors and --kv-factors must be 1 or more")
+        if self.report is not None:
+            check_report(self.report, self.sweep)
+
+
+def check_report(path: Path, is_sweep: bool) -> None:
+    """Raises UsageError or InputError, before the work, where a report cannot be written."""
+    if is_sweep:
+        raise UsageError("--report tells of one comparison: leave out --sweep")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--report {path}: name a file that ends in .html")
+    require("A report", "viser", "jinja2")
+    check_target(path)
+
+
+def write_report(comparison: Comparison, path: Path, clip: str, command: str) -> None:
+    """The page's own report of a comparison."""
+    from viewer.report import Content  # draws with viser, which the library does without
+
+    content = Content.of(comparison, clip=clip, command=command).html()
+    with replacing(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
 
 
 def comparison_text(comparison: Comparison) -> str:

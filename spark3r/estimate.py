@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
 from spark3r.errors import InputError
 from spark3r.measure import available_bytes
 from spark3r.models import preprocess
-from spark3r.models.checkpoints import outline, pick_device
+from spark3r.models.checkpoints import pick_device, pick_dtype, skeleton
 from spark3r.models.cost import needed_bytes
 from spark3r.models.network import Network
+from spark3r.models.registry import named
 from spark3r.reduction import ReductionSchedule
 from spark3r.reduction.schedule import WORDS
 
@@ -76,7 +78,7 @@ def needed_memory(
     device: str | None = None,
 ) -> int:
     """Bytes that a named model, its weights included, asks for frames of this size; no weights are read."""
-    network = outline(name, device, dtype)
+    network = _skeleton(name, pick_dtype(dtype, pick_device(device)))
     size = network_size(network, height, width, resolution)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     return weights + needed_bytes(network, network.trunk.layout(num_frames, network.grid(*size)), size[0] * size[1])
@@ -85,3 +87,8 @@ def needed_memory(
 def free_memory(device: str | None = None) -> int:
     """Bytes that a new run may take on the device (None: the one that models are put on)."""
     return available_bytes(pick_device(device))
+
+
+@lru_cache(maxsize=32)
+def _skeleton(name: str, dtype: torch.dtype) -> Network:
+    return skeleton(named(name).config).set_dtype(dtype)

@@ -5,13 +5,10 @@ them); everything else is numpy in float64 on the way, for results and metrics.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-
-Array = TypeVar("Array", np.ndarray, Tensor)
 
 # Below this fraction of the larger spread, camera centres count as one point (float32 poses of a unit scene).
 STANDING_STILL = 1e-6
@@ -223,25 +220,12 @@ def path_spread(
 
 
 def nearest_rotation(
-    matrix: Array,  # [..., 3, 3]
-) -> Array:  # [..., 3, 3], determinant +1
+    matrix: np.ndarray,  # [3, 3]
+) -> np.ndarray:  # [3, 3], determinant +1
     """The rotation R with the largest trace(Rᵀ·matrix); the identity for the zero matrix."""
-    library: Any = torch if isinstance(matrix, Tensor) else np
-    left, _, right = library.linalg.svd(matrix)
-    mirror = library.ones_like(left[..., 0])
-    mirror[..., 2] = library.sign(library.linalg.det(left @ right))
-    return (left * mirror[..., None, :]) @ right
-
-
-def rigid_inverse(
-    transform: Array,  # [..., 4, 4] rotation and translation
-) -> Array:  # [..., 4, 4] of the same dtype
-    """The inverse of rigid transforms, without solving anything: camera_from_world of world_from_camera."""
-    rotation = transform[..., :3, :3].swapaxes(-1, -2)
-    inverse = transform.clone() if isinstance(transform, Tensor) else transform.copy()
-    inverse[..., :3, :3] = rotation
-    inverse[..., :3, 3] = -(rotation @ transform[..., :3, 3:])[..., 0]
-    return inverse
+    left, _, right = np.linalg.svd(matrix)
+    mirror = np.array([1.0, 1.0, np.sign(np.linalg.det(left) * np.linalg.det(right))])
+    return (left * mirror) @ right
 
 
 def _moves(spread: float, mean: np.ndarray) -> bool:

@@ -12,6 +12,7 @@ OPTIONAL = {
     "trimesh": ("trimesh", "export"),
     "scipy": ("scipy", "export"),
     "huggingface_hub": ("huggingface_hub", "hub"),
+    "filelock": ("filelock", "hub"),
     "PIL": ("pillow", "hub"),
     "tyro": ("tyro", "cli"),
     "psutil": ("psutil", "cli"),
@@ -24,6 +25,8 @@ OPTIONAL = {
     "starlette": ("starlette", "page"),
     "websockets": ("websockets", "page"),
     "rich": ("rich", "page"),
+    "uvicorn": ("uvicorn", "page"),
+    "h11": ("h11", "page"),
 }
 
 

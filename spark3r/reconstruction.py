@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,36 +130,24 @@ class Reconstruction:
         """W, pixels."""
         return self.depth.shape[2]
 
-    def points(
-        self,
-        min_confidence_percentile: float = 0.0,
-        max_points: int | None = None,
-        frames: Sequence[int] | None = None,
-    ) -> PointCloud:
+    def points(self, min_confidence_percentile: float = 0.0, max_points: int | None = None) -> PointCloud:
         """The cloud that viewer and every export show; the only filter there is.
-
-        min_confidence_percentile  0 … 100, of the whole clip, whichever frames are asked for
-        max_points                 1 or more; None: all
-        frames                     whose points are wanted, by number (0 … S-1, ascending in the cloud); None: all
 
         Keeps pixels whose confidence reaches the given percentile of the clip (0 keeps all, 100 the very
         best), drops whatever is not finite or not in front of its camera, then takes `max_points` evenly from
         the frames: each frame gives the same number, or all it has. Deterministic; a larger budget adds
-        points to those shown. Raises InputError for a value out of range.
+        points to those shown.
         """
         if not 0 <= min_confidence_percentile <= 100:
             raise InputError(f"min_confidence_percentile={min_confidence_percentile}: must lie between 0 and 100.")
         if max_points is not None and max_points < 1:
             raise InputError(f"max_points={max_points}: must be 1 or more, or None for all points.")
         threshold = self._confidence_at(min_confidence_percentile)
-        chosen = np.arange(len(self)) if frames is None else np.unique(self._checked(frames))
-        available = np.zeros(len(self), np.int64)
-        available[chosen] = [np.count_nonzero(self._usable(frame, threshold)) for frame in chosen]
+        available = np.array([np.count_nonzero(self._usable(frame, threshold)) for frame in range(len(self))])
         shares = even_shares(available, max_points)
         order = np.random.default_rng(0).permutation(self.height * self.width)
         return self._cloud([
             _first_usable(self._usable(frame, threshold), _turned(order, frame), int(share))
-            if share else np.empty(0, np.int64)
             for frame, share in enumerate(shares)
         ])  # fmt: skip
 
@@ -211,13 +198,6 @@ class Reconstruction:
         for words in ("software", "notes"):
             about.pop(words, None)
         return Reconstruction(**arrays, **about)
-
-    def _checked(self, frames: Sequence[int]) -> np.ndarray:
-        """Frame numbers [F] int64; raises InputError for one that this clip lacks."""
-        numbers = np.asarray(frames, dtype=np.int64)
-        if numbers.size and not (numbers.min() >= 0 and numbers.max() < len(self)):
-            raise InputError(f"frames={list(frames)}: must be frame numbers from 0 to {len(self) - 1}.")
-        return numbers
 
     def _usable(self, frame: int, threshold: float) -> np.ndarray:  # [H * W] bool
         """Pixels of one frame that may become points; comparisons with NaN are false, so NaN drops out."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.checkout
 ROOT = Path(__file__).parents[1]
 
 # Who may import whom inside spark3r: only what stands on a lower floor, or in the same package.
@@ -262,3 +263,9 @@ def test_the_library_reconstructs_on_a_bare_machine() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["2", "3"]
+
+
+if __name__ == "__main__":
+    print("spark3r, from the ground up; a part imports only from floors below its own:")
+    for floor in FLOORS:
+        print("  ", " · ".join(sorted(floor)))

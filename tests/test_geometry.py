@@ -11,7 +11,6 @@ from spark3r.geometry import (
     nearest_rotation,
     path_spread,
     quaternion_from_matrix,
-    rigid_inverse,
     rotation_degrees,
     umeyama,
     unproject,
@@ -173,17 +172,3 @@ def test_nearest_rotation_is_proper_for_anything():
         rotation = nearest_rotation(matrix)
         np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
         assert np.linalg.det(rotation) == pytest.approx(1)
-
-
-def test_arrays_and_tensors_are_inverted_and_projected_alike():
-    transforms = np.tile(np.eye(4), (5, 1, 1))
-    transforms[:, :3, :3] = [turned(np.array([1, i, -2]), 30.0 * i) for i in range(5)]
-    transforms[:, :3, 3] = np.random.default_rng(0).normal(size=(5, 3))
-    np.testing.assert_allclose(rigid_inverse(transforms), np.linalg.inv(transforms), atol=1e-12)
-    as_tensor = rigid_inverse(torch.from_numpy(transforms))
-    np.testing.assert_allclose(as_tensor.numpy(), rigid_inverse(transforms), atol=1e-12)
-    matrices = np.random.default_rng(1).normal(size=(4, 3, 3))
-    rotations = nearest_rotation(matrices)
-    np.testing.assert_allclose(rotations @ rotations.swapaxes(1, 2), np.tile(np.eye(3), (4, 1, 1)), atol=1e-12)
-    np.testing.assert_allclose(np.linalg.det(rotations), 1)
-    np.testing.assert_allclose(nearest_rotation(torch.from_numpy(matrices)).numpy(), rotations, atol=1e-12)

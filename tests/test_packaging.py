@@ -11,6 +11,7 @@ import pytest
 from spark3r import installation
 from spark3r.errors import InputError
 
+pytestmark = pytest.mark.checkout
 ROOT = Path(__file__).parents[1]
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 LIBRARY = sorted((ROOT / "spark3r").rglob("*.py"))

@@ -185,14 +185,3 @@ def test_aggregator_time_is_the_part_the_method_changes():
     cost = Cost(times | {"total": 40.0}, 0, 1, 1, 1)
     assert cost.aggregator_ms == 14
     assert cost.total_ms == 40
-
-
-def test_points_of_some_frames_are_those_that_all_frames_give():
-    scene = reconstruction(5)
-    whole, some = scene.points(30), scene.points(30, frames=[3, 1])
-    np.testing.assert_array_equal(np.unique(some.frame), [1, 3])
-    np.testing.assert_array_equal(some.xyz, whole.xyz[np.isin(whole.frame, [1, 3])])
-    assert len(scene.points(max_points=10, frames=[2])) == 10
-    assert len(scene.points(frames=[])) == 0
-    with pytest.raises(InputError, match="from 0 to 4"):
-        scene.points(frames=[5])

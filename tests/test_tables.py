@@ -8,6 +8,7 @@ import pytest
 
 from spark3r.benchmark.tables import KINDS, renewed
 
+pytestmark = pytest.mark.checkout
 ROOT = Path(__file__).parents[1]
 TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 

@@ -5,9 +5,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 from spark3r.errors import Cancelled, InputError
-from spark3r.models.checkpoints import list_models, load_model, needs_download
+from spark3r.models.checkpoints import list_models, load_model, named, needs_download, pick_device, pick_dtype, skeleton
 from spark3r.models.network import Network
 
 
@@ -71,6 +72,12 @@ class Models:
     def at_hand(self, name: str) -> Network | None:
         """The network if that takes no time, else None."""
         return self.get(name) if is_bundled(name) else self._loaded.get(name)
+
+
+@cache
+def outline(name: str) -> Network:
+    """The network of that name without weights, to tell sizes by. Raises InputError for an unknown name."""
+    return skeleton(named(name).config).set_dtype(pick_dtype(None, pick_device(None)))
 
 
 def is_bundled(name: str) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from viewer.server import Access
 
-NEEDED = ("gradio", "viser", "jinja2", "httpx", "starlette", "websockets", "rich", "scipy", "trimesh")
+NEEDED = ("gradio", "viser", "jinja2", "httpx", "starlette", "websockets", "rich", "uvicorn", "h11", "scipy", "trimesh")
 PORTS_TO_TRY = 20
 LAST_PORT = 65535
 

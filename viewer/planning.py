@@ -13,11 +13,11 @@ from spark3r.estimate import Estimate, estimate, free_memory, needed_memory, net
 from spark3r.examples import footage_note
 from spark3r.formatting import byte_count
 from spark3r.frames import SourceInfo, describe_source, planned_frames, read_frames
-from spark3r.models.checkpoints import ModelCard, list_models, outline
+from spark3r.models.checkpoints import ModelCard, list_models
 from spark3r.models.network import Network
 from spark3r.reduction.schedule import ReductionSchedule
 from viewer.dials import DialFace, kv_dial, query_dial
-from viewer.engine import Models
+from viewer.engine import Models, outline
 from viewer.request import Clip, RunRequest
 from viewer.sweep import Grid, expected_seconds
 

@@ -30,7 +30,7 @@ from spark3r.export.tracks import observations
 from spark3r.export.writers import ply_bytes
 from spark3r.files import MARKER, replacing, replacing_folder
 from spark3r.frames import original_frames
-from spark3r.geometry import quaternion_from_matrix, rigid_inverse
+from spark3r.geometry import quaternion_from_matrix
 from spark3r.reconstruction import Reconstruction
 
 DEFAULT_MAX_POINTS = 100_000  # dense clouds make splat training start from millions of Gaussians, and fail
@@ -152,7 +152,7 @@ def _lens(scene: Reconstruction, height: int, width: int, usual_aspect: float, o
 
 def _view(scene: Reconstruction, frame: int, lens: Lens, name: str, seen: tuple[np.ndarray, np.ndarray]) -> View:
     points, pixels = seen
-    camera_from_world = rigid_inverse(scene.world_from_camera[frame].astype(np.float64))
+    camera_from_world = np.linalg.inv(scene.world_from_camera[frame].astype(np.float64))
     x, y, z, w = quaternion_from_matrix(torch.from_numpy(camera_from_world[:3, :3])).tolist()
     camera = lens.camera(scene.intrinsics[frame].astype(np.float64))
     return View(name, camera, (w, x, y, z), tuple(camera_from_world[:3, 3]), points, lens.pixels(pixels))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spark3r.geometry import rigid_inverse
 from spark3r.reconstruction import PointCloud, Reconstruction
 
 SAME_SURFACE = 0.02  # relative difference of depth up to which two frames see one surface
@@ -61,7 +60,7 @@ def _seen_by(scene: Reconstruction, frame: int, cloud: PointCloud) -> np.ndarray
 
 def _project(scene: Reconstruction, frame: int, cloud: PointCloud) -> tuple[np.ndarray, np.ndarray]:
     """Pixels [N, 2] x, y and z-depth [N] in a frame; its own points at the very pixels they come from."""
-    camera_from_world = rigid_inverse(scene.world_from_camera[frame].astype(np.float64)).astype(np.float32)
+    camera_from_world = np.linalg.inv(scene.world_from_camera[frame].astype(np.float64)).astype(np.float32)
     local = cloud.xyz @ camera_from_world[:3, :3].T + camera_from_world[:3, 3]
     intrinsics, depth = scene.intrinsics[frame], local[:, 2]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from spark3r.geometry import rigid_inverse, unproject_pixels
+from spark3r.geometry import unproject_pixels
 from spark3r.metrics.depth import known
 from spark3r.reconstruction import Reconstruction
 
@@ -216,7 +216,7 @@ def _relative(scene: Reconstruction, here: np.ndarray, there: np.ndarray) -> tup
     """there_from_here [M, 4, 4], and whether [M] both cameras and lenses are finite; the identity where not."""
     finite = np.isfinite(scene.world_from_camera).all((1, 2)) & np.isfinite(scene.intrinsics).all((1, 2))
     cameras = np.where(finite[:, None, None], scene.world_from_camera, np.eye(4)).astype(np.float64)
-    return rigid_inverse(cameras[there]) @ cameras[here], finite[here] & finite[there]
+    return np.linalg.inv(cameras)[there] @ cameras[here], finite[here] & finite[there]
 
 
 def _pixel_distances(lens: np.ndarray, points: np.ndarray, pixels: np.ndarray) -> np.ndarray:  # [M]

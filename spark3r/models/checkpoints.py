@@ -6,7 +6,6 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -31,7 +30,6 @@ __all__ = [
     "load_model",
     "load_weights",
     "needs_download",
-    "outline",
     "pick_device",
     "pick_dtype",
     "random_model",
@@ -102,15 +100,6 @@ def skeleton(config: ModelConfig) -> Network:
     """A network without memory behind its weights (on torch's "meta" device)."""
     with torch.device("meta"):
         return Network(config)
-
-
-@lru_cache(maxsize=64)
-def outline(name: str, device: str | None = None, dtype: str | torch.dtype | None = None) -> Network:
-    """The named model without weights, to tell sizes by; kept, and not to be changed.
-
-    Types as `load_model` would choose them on that device. Raises CheckpointError for an unknown name.
-    """
-    return skeleton(named(name).config).set_dtype(pick_dtype(dtype, pick_device(device)))
 
 
 def random_model(

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spark3r.attention import Attention, Kernel
-from spark3r.geometry import matrix_from_quaternion, rigid_inverse
+from spark3r.geometry import matrix_from_quaternion
 from spark3r.models.network import Network
 
 from .losses import rotation_gap
-from .targets import Targets
+from .targets import Targets, inverse
 
 MATCHING_HEAD, REFERENCE_HEAD = 0, 1
 
@@ -59,7 +59,7 @@ def matches_of(truth: Targets, patch: int, tolerance: float = 0.05) -> Matches:
     """Project every patch centre into every frame; visible where the depth there agrees within 5 %."""
     half = slice(patch // 2, None, patch)
     points = truth.points[:, :, half, half].flatten(2, 3)
-    camera = rigid_inverse(truth.world_from_camera)
+    camera = inverse(truth.world_from_camera)
     local = torch.einsum("bjkl,bipl->bijpk", camera[..., :3, :3], points) + camera[:, None, :, None, :3, 3]
     k = truth.intrinsics[:, None, :, None]
     z = local[..., 2].clamp_min(1e-3)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spark3r.geometry import rigid_inverse
 from spark3r.training.scenes.sequences import Clips
 
 
@@ -53,11 +52,21 @@ def world_points(depth: Tensor, rays: Tensor, world_from_camera: Tensor) -> Tens
     return turned + world_from_camera[..., None, None, :3, 3]
 
 
+def inverse(transform: Tensor) -> Tensor:
+    """Inverse of rigid transforms [..., 4, 4]."""
+    out = torch.zeros_like(transform)
+    rotation = transform[..., :3, :3].transpose(-1, -2)
+    out[..., :3, :3] = rotation
+    out[..., :3, 3] = -(rotation @ transform[..., :3, 3, None])[..., 0]
+    out[..., 3, 3] = 1.0
+    return out
+
+
 def targets_of(clips: Clips) -> Targets:
     """Move a clip's truth to the middle frame and divide by the mean distance of its points from there."""
     height, width = clips.depth.shape[-2:]
     reference = clips.depth.shape[1] // 2
-    poses = rigid_inverse(clips.world_from_camera[:, reference])[:, None] @ clips.world_from_camera
+    poses = inverse(clips.world_from_camera[:, reference])[:, None] @ clips.world_from_camera
     rays = pixel_rays(clips.intrinsics, height, width)
     points = world_points(clips.depth, rays, poses)
     size = points.norm(dim=-1).mean((1, 2, 3))

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spark3r.attention import Linear
-from spark3r.geometry import nearest_rotation
 from spark3r.models.blocks import Block, grid_rotation
 from spark3r.models.config import BlockConfig, DecoderConfig, ModelConfig, PatchCamera, PointDense
 from spark3r.models.heads.camera import Cameras, pinhole, rigid
@@ -126,3 +125,11 @@ class _PoseLayers(nn.Module):
             x = x + residual(x)
         x = self.hidden(x.mean(dim=1))
         return torch.cat((self.translation(x), self.rotation(x)), dim=-1)
+
+
+def nearest_rotation(matrix: Tensor) -> Tensor:
+    """The rotation nearest to a matrix [..., 3, 3]."""
+    left, _, right = torch.linalg.svd(matrix)
+    sign = torch.ones_like(matrix[..., 0])
+    sign[..., 2] = torch.det(left @ right).sign()
+    return (left * sign[..., None, :]) @ right

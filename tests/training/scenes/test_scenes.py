@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from spark3r.geometry import rigid_inverse
 from spark3r.training.scenes import rooms, sequences
 from spark3r.training.scenes.render import Cameras, develop, render, render_depth
 from spark3r.training.scenes.scene import Placement, SceneBuilder, Scenes
-from spark3r.training.targets import pixel_rays, world_points
+from spark3r.training.targets import inverse, pixel_rays, world_points
 
 HEIGHT, WIDTH = 48, 64
 
@@ -44,7 +43,7 @@ def test_two_frames_agree_on_the_world(clips: sequences.Clips) -> None:
     """A point seen by one camera lies on the surface that another camera sees there, or behind it, never in front."""
     rays = pixel_rays(clips.intrinsics, HEIGHT, WIDTH)
     points = world_points(clips.depth, rays, clips.world_from_camera)[:, 0].flatten(1, 2)
-    back = rigid_inverse(clips.world_from_camera[:, 1])
+    back = inverse(clips.world_from_camera[:, 1])
     local = torch.einsum("bij,bpj->bpi", back[:, :3, :3], points) + back[:, None, :3, 3]
     k = clips.intrinsics[:, 1]
     u = k[:, 0, 0, None] * local[..., 0] / local[..., 2] + k[:, 0, 2, None]

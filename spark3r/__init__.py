@@ -4,6 +4,7 @@
 >>> scene = spark3r.reconstruct(spark3r.read_frames("clip.mp4"))  # doctest: +SKIP
 """
 
+from spark3r.compare import Comparison, compare, sweep
 from spark3r.errors import Cancelled, CheckpointError, DoesNotFit, InputError
 from spark3r.estimate import Estimate, estimate, network_size, schedule_for
 from spark3r.frames import Frames, describe_source, frames_for, planned_frames, read_frames
@@ -16,6 +17,7 @@ from spark3r.reduction import ReductionSchedule
 __all__ = [
     "Acceleration",
     "Cancelled",
+    "Comparison",
     "CheckpointError",
     "DoesNotFit",
     "Estimate",
@@ -26,6 +28,7 @@ __all__ = [
     "Reconstruction",
     "ReductionSchedule",
     "accelerate",
+    "compare",
     "describe_source",
     "estimate",
     "frames_for",
@@ -36,4 +39,5 @@ __all__ = [
     "read_frames",
     "reconstruct",
     "schedule_for",
+    "sweep",
 ]

@@ -38,6 +38,7 @@ class Estimate:
 
     @property
     def fits(self) -> bool:
+        """Whether the memory will do."""
         return self.needed_bytes <= self.available_bytes
 
 

@@ -130,6 +130,7 @@ class _Run:
         self.work = _Work(network, self.layout, self.schedule, self.size)
 
     def run(self) -> Reconstruction:
+        """Encoder, trunk, heads, one after the other; raises DoesNotFit before any of them."""
         self._check_memory()
         with PeakMemory(self.network.device) as memory:
             self.meter = Meter(self.network.device)

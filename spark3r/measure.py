@@ -38,6 +38,7 @@ class Meter:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Counts the time in the context as that stage's."""
         self.begin(name)
         try:
             yield
@@ -45,9 +46,11 @@ class Meter:
             self.end()
 
     def begin(self, name: str) -> None:
+        """A stage starts, inside of any that is open."""
         self._open.append((name, self._now()))
 
     def end(self) -> None:
+        """The stage that started last has ended."""
         name, start = self._open.pop()
         spent = self._now() - start
         self.milliseconds[name] = self.milliseconds.get(name, 0.0) + spent
@@ -57,6 +60,7 @@ class Meter:
 
     @property
     def elapsed_ms(self) -> float:
+        """Since this meter was made."""
         return (time.perf_counter() - self.started) * 1e3
 
     @contextmanager

@@ -96,7 +96,7 @@ def changed(before: float, after: float) -> float:
     return max(before, after) / min(before, after) - 1
 
 
-class Ledger:
+class Stopwatch:
     """Where the seconds went, by name, in the order in which each was first spent."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter):

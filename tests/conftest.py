@@ -26,6 +26,6 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Comparisons in tests repeat short runs as always, but no more where a loaded machine lets their times spread."""
-    import spark3r.compare.turns
+    from spark3r.compare import turns
 
-    monkeypatch.setattr(spark3r.compare.turns, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.0)

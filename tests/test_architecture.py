@@ -94,7 +94,7 @@ def within(module: str, package: str) -> bool:
 
 
 def part_of(module: str) -> str:
-    """The name of a spark3r module's place in FLOORS; the porch itself is '__init__'."""
+    """The name of a spark3r module's place in FLOORS; the public API itself is '__init__'."""
     names = module.split(".")
     return names[1] if len(names) > 1 else "__init__"
 

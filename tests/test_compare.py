@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import spark3r.compare.turns as turns
-from spark3r.compare import Comparison, Run, RunProgress, alignment, compare, cost_row, difference, sweep
+from spark3r.compare import Comparison, Run, RunProgress, alignment, compare, cost_row, difference, result, sweep, turns
 from spark3r.errors import Cancelled, InputError
 from spark3r.frames import Frames
 from spark3r.geometry import Similarity
@@ -150,7 +149,7 @@ def invented(monkeypatch: pytest.MonkeyPatch, network: Network) -> Callable[...,
         monkeypatch.setattr(turns, "time", machine)
         monkeypatch.setattr(turns, "reconstruct", machine.reconstruct)
         monkeypatch.setattr(turns, "reference_speed", machine.reference_speed)
-        monkeypatch.setattr("spark3r.compare.result.count_flops", lambda *about: {"encoder": 1.0, "heads": 1.0})
+        monkeypatch.setattr(result, "count_flops", lambda *about: {"encoder": 1.0, "heads": 1.0})
         shape = reconstruction(5).images.shape
         return compare(np.zeros(shape, np.uint8), network, SCHEDULE, **how)
 
@@ -292,7 +291,7 @@ def test_a_sweep_yields_the_fastest_first_and_measures_dense_once(network, image
 
     monkeypatch.setattr(turns, "reconstruct", watched)
     monkeypatch.setattr(turns, "reference_speed", lambda *about: 1e9)
-    monkeypatch.setattr("spark3r.compare.result.STEADY", math.inf)
+    monkeypatch.setattr(result, "STEADY", math.inf)
     points = sweep(images, network, (1, 2), (1, 3), resolution=64, repeats=1)
     found = [next(points), *points]
     factors = [(point.reduced.schedule.query_factor, point.reduced.schedule.kv_factor) for point in found]

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from spark3r.timing import Factor, Ledger, Samples, changed, is_busy, reference_speed
+from spark3r.timing import Factor, Samples, Stopwatch, changed, is_busy, reference_speed
 
 
 def test_the_spread_leaves_out_a_fifth_at_either_end() -> None:
@@ -42,17 +42,17 @@ def test_busy_is_a_drifting_machine_or_a_spreading_factor() -> None:
     assert changed(2.0, 1.0) == changed(1.0, 2.0) == 1.0
 
 
-def test_the_ledger_counts_every_second_once() -> None:
+def test_the_stopwatch_counts_every_second_once() -> None:
     ticks = iter([0.0, 1.0, 1.0, 4.0, 4.0, 6.0])
-    ledger = Ledger(lambda: next(ticks))
-    with ledger.spending("warm-up"):
+    stopwatch = Stopwatch(lambda: next(ticks))
+    with stopwatch.spending("warm-up"):
         pass
-    with pytest.raises(KeyError), ledger.spending("dense"):
+    with pytest.raises(KeyError), stopwatch.spending("dense"):
         raise KeyError
-    with ledger.spending("warm-up"):
+    with stopwatch.spending("warm-up"):
         pass
-    ledger.add("sending", 0.5)
-    assert ledger.seconds == {"warm-up": 3.0, "dense": 3.0, "sending": 0.5}
+    stopwatch.add("sending", 0.5)
+    assert stopwatch.seconds == {"warm-up": 3.0, "dense": 3.0, "sending": 0.5}
 
 
 def test_the_reference_product_tells_a_speed() -> None:

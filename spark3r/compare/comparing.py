@@ -23,7 +23,7 @@ from spark3r.models.checkpoints import load_model
 from spark3r.models.network import Network
 from spark3r.reconstruction import Reconstruction
 from spark3r.reduction import ReductionSchedule
-from spark3r.timing import Ledger
+from spark3r.timing import Stopwatch
 
 QUERY_FACTORS = (1, 2, 4, 8)
 KV_FACTORS = (1, 4, 16, 64)
@@ -66,9 +66,9 @@ def compare(
     frames = frames if isinstance(frames, Frames) else Frames.of(frames)
     network = load_model(model, device, dtype, cancel=cancel) if isinstance(model, str) else model
     schedules = {DENSE: ReductionSchedule.off(), **_named(schedule, len(frames), network)}
-    listener, ledger = Listener(progress, finished, cancel), Ledger()
-    ledger.add("reading", frames.decode_ms / 1e3)
-    turns = Turns(frames, network, schedules, resolution, listener, ledger)
+    listener, stopwatch = Listener(progress, finished, cancel), Stopwatch()
+    stopwatch.add("reading", frames.decode_ms / 1e3)
+    turns = Turns(frames, network, schedules, resolution, listener, stopwatch)
     names = list(schedules)
     reused_seconds = 0.0
     if baseline is not None:
@@ -80,7 +80,7 @@ def compare(
     turns.measure(names, repeats, reused_seconds)
     if baseline is not None:
         _check_same_conditions(baseline.scene, turns.runs[names[-1]].scene)
-    return _scored(turns.runs, truth, network, listener, ledger)
+    return _scored(turns.runs, truth, network, listener, stopwatch)
 
 
 def sweep(
@@ -137,20 +137,20 @@ def _named(
 
 
 def _scored(
-    runs: Mapping[str, Run], truth: Truth | None, network: Network, listener: Listener, ledger: Ledger
+    runs: Mapping[str, Run], truth: Truth | None, network: Network, listener: Listener, stopwatch: Stopwatch
 ) -> Comparison:
     """The differences of all runs from the dense one, how well each fits the pictures, and its scores by a truth."""
     dense = runs[DENSE].scene
     differences, scores, fits = {}, {}, {}
     for name, run in runs.items():
         listener.check()
-        with ledger.spending("scores"):
+        with stopwatch.spending("scores"):
             fits[name] = consistency(run.scene, _matches(dense))
             if name != DENSE:
                 differences[name] = difference(run.scene, dense)
             if truth is not None:
                 scores[name] = evaluate(run.scene, truth)
-    return Comparison(dict(runs), differences, scores, fits, ledger.seconds, machine(network.device), network.config)
+    return Comparison(dict(runs), differences, scores, fits, stopwatch.seconds, machine(network.device), network.config)
 
 
 _MATCHES: WeakKeyDictionary[Reconstruction, Matches] = WeakKeyDictionary()

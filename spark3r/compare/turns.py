@@ -18,7 +18,7 @@ from spark3r.inference import Progress, reconstruct
 from spark3r.models.network import Network
 from spark3r.reconstruction import Reconstruction
 from spark3r.reduction import ReductionSchedule
-from spark3r.timing import Factor, Ledger, reference_speed
+from spark3r.timing import Factor, Stopwatch, reference_speed
 
 SHORT_SECONDS = 5.0  # turns that take less are repeated
 LEAST_TURNS = 3
@@ -66,17 +66,17 @@ class Turns:
         schedules: Mapping[str, ReductionSchedule],
         resolution: int | None,
         listener: Listener,
-        ledger: Ledger,
+        stopwatch: Stopwatch,
     ):
         self.runs: dict[str, Run] = {}
         self._frames, self._network, self._schedules, self._resolution = frames, network, schedules, resolution
-        self._listener, self._ledger = listener, ledger
+        self._listener, self._stopwatch = listener, stopwatch
         self._planned = 1
         self._last_speed: float | None = None  # after a run is before the next one
 
     def warm_up(self) -> None:
         """Every schedule once on a few frames, unless this process has done it before."""
-        with self._ledger.spending("warm-up"):
+        with self._stopwatch.spending("warm-up"):
             for name, schedule in self._schedules.items():
                 heard = self._heard(name, "warm-up", None)
                 warm_up(
@@ -108,7 +108,7 @@ class Turns:
         """One timed run between two looks at the machine's speed."""
         key = self._key(name)
         before = self._last_speed or self._speed()
-        with self._ledger.spending(name):
+        with self._stopwatch.spending(name):
             started = time.perf_counter()
             scene = reconstruct(
                 self._frames, self._network, self._schedules[name], resolution=self._resolution,
@@ -127,7 +127,7 @@ class Turns:
         elif earlier is not None:  # a baseline that is measured anew keeps its result
             run = Run(name, earlier.scene, (measurement,), time.monotonic())
         else:
-            with self._ledger.spending("scores"):
+            with self._stopwatch.spending("scores"):
                 dense = self.runs.get(DENSE)
                 placed = scene if dense is None else scene.transformed(alignment(scene, dense.scene))
             run = Run(name, placed, (measurement,), time.monotonic())
@@ -137,7 +137,7 @@ class Turns:
 
     def _speed(self) -> float:
         self._listener.check()
-        with self._ledger.spending("speed checks"):
+        with self._stopwatch.spending("speed checks"):
             return reference_speed(self._network.device, self._network.dtype)
 
     def _spreads(self) -> bool:

@@ -44,6 +44,8 @@ def network(untrained: Path) -> Network:
         ReductionSchedule(kv_factor=8),
         ReductionSchedule(3, 5, group_size=7),
         ReductionSchedule(2, policy="uniform"),
+        ReductionSchedule(3, 5, group_size=7, policy="grid"),
+        ReductionSchedule(policy="register"),
     ],
     ids=str,
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from spark3r.benchmark.policies import QUALITIES
 from spark3r.files import replacing
 from spark3r.installation import require
 from spark3r.stages import COMPUTED
@@ -89,6 +90,37 @@ def draw_confidence(rows: Sequence[dict[str, Any]], path: Path, caption: str) ->
         axis.set_ylim(bottom=0)
     axes[0].legend(fontsize=8)
     _save(figure, path, caption)
+
+
+def draw_policies(rows: Sequence[dict[str, Any]], path: Path, caption: str) -> None:
+    """Each quality against seconds, a column per length; strengths of a policy are joined, the front is dotted."""
+    plot = _pyplot()
+    lengths = sorted({row["frames"] for row in rows})
+    policies = list(dict.fromkeys(row["policy"] for row in rows))
+    size = (5.6 * len(lengths), 3.4 * len(QUALITIES))
+    figure, axes = plot.subplots(len(QUALITIES), len(lengths), figsize=size, layout="constrained", squeeze=False)
+    for line, (name, (title, less)) in zip(axes, QUALITIES.items(), strict=True):
+        for axis, length in zip(line, lengths, strict=True):
+            here = [row for row in rows if row["frames"] == length and row[name] is not None]
+            for policy in policies:
+                own = sorted((row["total_ms"] / 1e3, row[name]) for row in here if row["policy"] == policy)
+                if own:
+                    axis.plot(*zip(*own, strict=True), "o-", color=f"C{policies.index(policy)}", linewidth=0.8)
+            for row in here:
+                style = {"weight": "bold"} if name in row["front"] else {"color": "#666"}
+                at = (row["total_ms"] / 1e3, row[name])
+                axis.annotate(row["schedule"], at, (4, 4), textcoords="offset points", fontsize=7, **style)
+            front = sorted((row["total_ms"] / 1e3, row[name]) for row in here if name in row["front"])
+            axis.step(*zip(*front, strict=True), where="post", color="#333", linestyle=":", linewidth=1.2)
+            axis.set(xscale="log", xlabel="seconds, end to end", title=f"{length} frames")
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_formatter("{x:g}")
+            axis.tick_params(axis="x", which="both", labelsize=7)
+            axis.margins(x=0.12, y=0.12)
+            if less:
+                axis.invert_yaxis()  # up is better everywhere
+        line[0].set_ylabel(title)
+    _save(figure, path, f"dotted: Pareto front · {caption}")
 
 
 def relative_to_dense(rows: Sequence[dict[str, Any]], side: str, frames: int, metric: str) -> list[tuple[int, float]]:

@@ -7,6 +7,7 @@ from spark3r.commands.benchmark import Benchmark
 from spark3r.commands.compare import Compare
 from spark3r.commands.evaluate import Evaluate
 from spark3r.commands.models import Models
+from spark3r.commands.policies import Policies
 from spark3r.commands.probe import ProbeLayers
 from spark3r.commands.reconstruct import Reconstruct
 from spark3r.commands.sensitivity import Sensitivity
@@ -28,12 +29,13 @@ COMMANDS: dict[str, type[Command]] = {
     "sensitivity": Sensitivity,
     "probe": ProbeLayers,
     "ablations": Ablations,
+    "policies": Policies,
     "evaluate": Evaluate,
     "models": Models,
     "train": Train,
 }
 
-_SCORING = (Ablations, Compare, Evaluate, ProbeLayers, Sensitivity)
+_SCORING = (Ablations, Compare, Evaluate, Policies, ProbeLayers, Sensitivity)
 
 
 def check_installed(command: Command) -> None:
@@ -51,6 +53,7 @@ __all__ = [
     "Compare",
     "Evaluate",
     "Models",
+    "Policies",
     "ProbeLayers",
     "Reconstruct",
     "Sensitivity",

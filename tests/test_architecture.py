@@ -40,6 +40,7 @@ OUTSIDE = (
     "spark3r.estimate",
     "spark3r.inference",
     "spark3r.installation",
+    "spark3r.measure",
     "spark3r.reconstruction",
     "spark3r.compare",
     "spark3r.stages",

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import rich
 from viser import ViserServer
 
 from spark3r.compare import DENSE, Comparison, Difference, Factor, Samples
@@ -139,6 +140,7 @@ def _static(name: str) -> str:
 @contextmanager
 def drawn(run: Reconstruction, baseline: Baseline, view: ViewSettings) -> Iterator[ViserServer]:
     """A viser server that nobody is connected to, with one run drawn and looked at as a pane first does."""
+    rich.get_console().quiet = True  # viser prints the address of every server, this one's into the answer
     server = open_viser()
     try:
         pane = PaneScene(server, view)

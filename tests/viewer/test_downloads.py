@@ -1,7 +1,13 @@
-"""Files to take away: under one's own key only, and what they say they are."""
+"""Exports: under one's own key only, and what they say they are."""
 
+import io
+import json
+import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
+import cv2
+import numpy as np
 import pytest
 import trimesh
 from starlette.applications import Starlette
@@ -28,9 +34,9 @@ def registry(engine: Engine) -> Iterator[Sessions]:
 def session(registry: Sessions, request_for: RequestFor) -> Session:
     one = registry.open("a")
     request = request_for()
-    one.start(request)
+    one.start(replace(request, clip=replace(request.clip, name="My <b>Clip<b>.mp4")))
     finish(one)
-    one.clip = Clip("../My <b>Clip</b>.mp4", request.clip.paths)
+    one.clip = Clip("another one.mp4", ())  # chosen since, not yet run
     return one
 
 
@@ -43,13 +49,14 @@ def browser(registry: Sessions) -> Iterator[TestClient]:
 def test_every_link_gives_its_file_as_shown_and_leaves_none_behind(session: Session, browser: TestClient) -> None:
     session.apply_view(ViewSettings(thousand_points=2, cameras=False))
     titles = [title for title, _ in links(session)]
-    assert titles == ["B", "A"]
+    assert titles == ["B", "A", "A and B"]
     for _, files in links(session):
         for label, _, url in files:
             answer = browser.get("/" + url)
             assert answer.status_code == 200, label
-            suffix = ".zip" if label == "COLMAP" else f".{label.lower()}"
-            assert suffix in answer.headers["content-disposition"]
+            name = answer.headers["content-disposition"]
+            assert {"COLMAP": ".zip", "Report": "-report.html"}.get(label, f".{label.lower()}") in name
+            assert "my-b-clip-b_mini_" in name  # the clip that was run
     assert [path for path in session.folder.rglob("*") if path.is_file()] == []
 
 
@@ -60,12 +67,36 @@ def test_a_ply_holds_the_point_budget(session: Session, browser: TestClient) -> 
     assert len(cloud.vertices) == 2000  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def test_a_colmap_model_holds_no_more_than_it_is_made_for_and_the_frames_in_their_own_size(
+    session: Session, browser: TestClient
+) -> None:
+    session.apply_view(ViewSettings(thousand_points=1000))
+    answer = browser.get(f"/download/{session.download_key}/right.zip")
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        told = json.loads(archive.read(next(name for name in archive.namelist() if name.endswith("spark3r.json"))))
+        picture = next(name for name in archive.namelist() if name.endswith(".jpg"))
+        image = cv2.imdecode(np.frombuffer(archive.read(picture), np.uint8), cv2.IMREAD_COLOR)
+    assert "at most 100,000 points" in told["filters"]
+    assert "Sim(3)" in told["alignment"]
+    assert image is not None
+    assert image.shape[1] > session.scenes["right"].width
+
+
+def test_the_report_of_both_panes_plots_every_run_and_tells_the_command(session: Session, browser: TestClient) -> None:
+    page = browser.get(f"/download/{session.download_key}/report.html").text
+    assert page.count("<circle class=") == len(session.runs)
+    assert "python -m spark3r compare" in page
+    assert page.count("__VISER_EMBED_DATA__=") == 2
+
+
 def test_a_hostile_name_becomes_a_plain_one(session: Session, browser: TestClient) -> None:
     answer = browser.get(f"/download/{session.download_key}/left.npz")
     assert answer.headers["content-disposition"] == 'attachment; filename="my-b-clip-b_mini_dense.npz"'
 
 
-@pytest.mark.parametrize("file", ["left.exe", "left", "other.glb", "..%2Fleft.glb", "left.glb.npz"])
+@pytest.mark.parametrize(
+    "file", ["left.exe", "left", "other.glb", "..%2Fleft.glb", "left.glb.npz", "left.", "reporthtml", "report.html.glb"]
+)
 def test_what_is_not_offered_is_not_there(file: str, session: Session, browser: TestClient) -> None:
     assert browser.get(f"/download/{session.download_key}/{file}").status_code == 404
 

@@ -6,25 +6,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spark3r.training.scenes import sequences
+from spark3r.training.scenes import domain, sequences
 from spark3r.training.scenes.paths import FRAMES_OF_A_PASSAGE
 from spark3r.training.scenes.sequences import Clips
 
 from .config import VALIDATION_SEED, TrainingConfig
 
 SHORT, MIDDLE, LONG = (2, 3, 4), (2, 3, 4, 4, 6, 6, 8), (2, 4, 6, 8, 8, 12, 16, 24)
+LONGEST = (2, 4, 8, 8, 12, 16, 24, 24, 32, 48)
+FEWEST_CLIPS = 2  # of a step, however long they are
 
 
 def frames_at(config: TrainingConfig, progress: float, rng: np.random.Generator) -> int:
     """How many frames the clips of a batch have, at this share of the run."""
-    choices = SHORT if progress < config.short_until else MIDDLE if progress < config.long_from else LONG
+    stages = ((config.short_until, SHORT), (config.long_from, MIDDLE), (config.longest_from, LONG), (np.inf, LONGEST))
+    choices = next(lengths for until, lengths in stages if progress < until)
     fitting = [c for c in choices if c <= config.frames_per_step] or [config.frames_per_step]
     return int(fitting[int(rng.integers(len(fitting)))])
 
 
 def pieces_of(config: TrainingConfig, frames: int) -> list[int]:
     """How many clips each piece of a step holds: up to `pieces_per_step` nearly equal pieces."""
-    clips = max(1, config.frames_per_step // frames)
+    clips = max(FEWEST_CLIPS, config.frames_per_step // frames)
     pieces = min(config.pieces_per_step, clips)
     return [clips // pieces + (i < clips % pieces) for i in range(pieces)]
 
@@ -59,9 +62,10 @@ class Stream:
             rng = np.random.default_rng((config.seed, origin, 53))
             first = int(rng.integers(0, VALIDATION_SEED - sum(sizes))) + sum(sizes[:piece])
             shares = sequences.ROAMING if frames >= FRAMES_OF_A_PASSAGE else sequences.SHARES
-            self.kept[origin, piece] = sequences.sample(
-                first, sizes[piece], frames, config.height, config.width, breadth=float(rng.uniform(0.5, 1.0)),
-                shares=shares, samples=config.samples_per_pixel, device=config.device,
+            self.kept[origin, piece] = domain.sample(
+                first, sizes[piece], frames, config.height, config.width, wild=config.wild,
+                breadth=float(rng.uniform(0.5, 1.0)), shares=shares, samples=config.samples_per_pixel,
+                device=config.device,
             )  # fmt: skip
         return self.kept[origin, piece]
 

@@ -28,8 +28,10 @@ class TrainingConfig:
     frames_per_step: int = 48  # clips of a step times their frames
     samples_per_pixel: int = 2  # antialiasing: 1, 2 or 4
     reuse: int = 2  # how often a rendered clip is used (mirrored, recoloured, reversed)
+    wild: float = 0.72  # share of clips from the wide world (scenes.domain); the others are the original rooms
     short_until: float = 0.12  # share of the run with clips of 2–4 frames
     long_from: float = 0.3  # from here on up to 24 frames
+    longest_from: float = 1.0  # and from here on up to 48
     rate: float = 1.2e-3  # peak learning rate
     warmup_steps: int = 100
     anneal_from: float = 0.72  # share of the run after which the rate falls as a cosine

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import paths, rooms
+from . import faults, paths, rooms
 from .render import Cameras, develop, render
 from .scene import SceneBuilder, Scenes
 
@@ -52,11 +52,13 @@ class Take:
     field_of_view: float  # horizontal, radians
     exposure: np.ndarray  # [S]
     balance: np.ndarray  # [S, 3]
+    faults: faults.Faults | None = None  # beyond those; None: a good camera
 
     def resampled(self, frames: int) -> Take:
         """The same walk through the same scene in the same light, only in so many frames."""
         exposure, balance = paths.resampled(self.exposure, frames), paths.resampled(self.balance, frames)
-        return replace(self, walk=self.walk.resampled(frames), exposure=exposure, balance=balance)
+        seen = None if self.faults is None else self.faults.resampled(frames)
+        return replace(self, walk=self.walk.resampled(frames), exposure=exposure, balance=balance, faults=seen)
 
 
 def plan(clip: int, frames: int, breadth: float = 1.0, shares: Sequence[float] = SHARES) -> Take:
@@ -106,9 +108,23 @@ def film(
     cameras = Cameras(which, gathered([take.walk.world_from_camera() for take in takes]), gathered(lenses))
     linear, depth = render(scenes, cameras, height, width, samples)
     exposure, balance = gathered([take.exposure for take in takes]), gathered([take.balance for take in takes])
-    images = with_noise(develop(linear, exposure, balance), seed)
+    images = developed(takes, linear, exposure, balance, seed)
     shape = (count, frames)
     return Clips(*(x.unflatten(0, shape) for x in (images, depth, cameras.world_from_camera, cameras.intrinsics)))
+
+
+def developed(takes: Sequence[Take], linear: Tensor, exposure: Tensor, balance: Tensor, seed: int) -> Tensor:
+    """Display images of linear ones [F, 3, H, W]: by a good camera, or by one with faults."""
+    images = with_noise(develop(linear, exposure, balance), seed)
+    frames = len(linear) // len(takes)
+    for i, take in enumerate(takes):
+        if take.faults is not None:
+            own = slice(i * frames, (i + 1) * frames)
+            light = faults.on_light(linear[own], take.faults)
+            images[own] = faults.on_picture(
+                develop(light, faults.metered(light, take.faults), balance[own]), take.faults
+            )
+    return images
 
 
 def with_noise(images: Tensor, seed: int, strength: float = 0.012) -> Tensor:

@@ -1,0 +1,80 @@
+"""Camera paths of anybody with a phone: any height, roll and pitch, walking, turning, circling, or all at once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .paths import MAX_STEP, Walk, clearance, eased, inside, progress_of, shaken
+from .scene import SceneBuilder
+
+STEP = (0.015, 0.30)  # metres between neighbouring frames
+REACH = 2.2  # metres of a path in a room; large places allow more
+WIDE_FROM = 16  # clips of so many frames and more may turn so far that frames no longer overlap the middle one
+NARROW_SWEEP, WIDE_SWEEP = np.radians((120.0, 270.0))
+PITCH = np.radians((-69.0, 46.0))
+CANDIDATES = 6
+
+
+def handheld_walk(rng: np.random.Generator, scene: SceneBuilder, frames: int, breadth: float) -> Walk:
+    """The freest of a few random paths of S frames; `breadth` in 0..1 scales turn and travel."""
+    walks = [_candidate(rng, scene, frames, breadth) for _ in range(CANDIDATES)]
+    return inside(scene, shaken(max(walks, key=lambda walk: _freedom(scene, walk)), rng, 0.35 * frames))
+
+
+def _candidate(rng: np.random.Generator, scene: SceneBuilder, frames: int, breadth: float) -> Walk:
+    s = eased(progress_of(rng, frames)) if rng.random() < 0.5 else progress_of(rng, frames)
+    position = _course(rng, scene, s, breadth)
+    yaw, pitch = _gaze(rng, scene, position, s, breadth)
+    roll = rng.uniform(-0.7, 0.7) if rng.random() < 0.15 else 0.13 * rng.standard_normal()
+    return Walk(position, yaw, pitch, roll + 0.07 * rng.standard_normal() * (s - 0.5))
+
+
+def _course(rng: np.random.Generator, scene: SceneBuilder, s: np.ndarray, breadth: float) -> np.ndarray:
+    """Positions [S, 3]: a bent, waving line through a random place, kept inside the room."""
+    size = np.asarray(scene.size)
+    reach = max(REACH, 0.3 * float(np.hypot(*size[:2])))
+    step = np.exp(rng.uniform(*np.log(STEP)))
+    travel = min(step * max(len(s) - 1, 1), reach * rng.uniform(0.3, 1.0)) * breadth
+    heading = rng.uniform(0, 2 * np.pi) + rng.uniform(-1.8, 1.8) * (s - 0.5)
+    pace = np.diff(s, prepend=0.0) * travel
+    xy = np.stack([np.cumsum(pace * np.cos(heading)), np.cumsum(pace * np.sin(heading))], -1)
+    high = rng.uniform(1.1, 1.75) if rng.random() < 0.7 else rng.uniform(0.4, 2.0)
+    wave = np.sin(2 * np.pi * rng.uniform(0.5, 2.5, 3) * s[:, None] + rng.uniform(0, 6.3, 3))
+    rise = travel * rng.uniform(-0.4, 0.4) * (s - 0.5)
+    around = rng.uniform(-1, 1, 2) * (size[:2] / 2 - 0.35)
+    position = np.concatenate([around + xy - xy[len(s) // 2], (min(high, size[2] - 0.35) + rise)[:, None]], -1)
+    position = position + wave * 0.12 * travel * rng.uniform(0, 1, 3)
+    limit = np.array([size[0] / 2 - 0.3, size[1] / 2 - 0.3, size[2] - 0.25])
+    return np.clip(position, [-limit[0], -limit[1], 0.25], limit)
+
+
+def _gaze(
+    rng: np.random.Generator, scene: SceneBuilder, position: np.ndarray, s: np.ndarray, breadth: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Yaw and pitch [S]: following a target more or less, and turning away from it the rest."""
+    target = np.append(rng.uniform(-0.5, 0.5, 2) * scene.size[:2], rng.uniform(0.1, 1.8))
+    if scene.boxes and rng.random() < 0.6:
+        target = np.asarray(scene.boxes[int(rng.integers(len(scene.boxes)))][:3])
+    toward = target - position
+    away = np.hypot(toward[:, 0], toward[:, 1])
+    yaw = np.unwrap(np.arctan2(toward[:, 1], toward[:, 0]))
+    pitch = np.arctan2(toward[:, 2], np.maximum(away, 0.3))
+    fixation = float(np.clip(rng.uniform(-0.4, 1.4), 0, 1))
+    middle, frames = len(s) // 2, len(s)
+    widest = WIDE_SWEEP if frames >= WIDE_FROM and rng.random() < 0.4 else NARROW_SWEEP
+    sweep = min(widest, MAX_STEP * max(frames - 1, 1)) * breadth * rng.uniform(-1, 1) * (1 - 0.8 * fixation)
+    there_and_back = rng.random() < 0.25 and frames >= 6
+    turn = 0.4 * np.sin(2 * np.pi * (s + rng.random())) if there_and_back else s - 0.5
+    yaw = yaw[middle] + fixation * (yaw - yaw[middle]) + sweep * turn
+    pitch = pitch[middle] + fixation * (pitch - pitch[middle]) + 0.2 * rng.standard_normal() * (s - 0.5)
+    return yaw, np.clip(pitch + 0.1 * rng.standard_normal(), *PITCH)
+
+
+def _freedom(scene: SceneBuilder, walk: Walk) -> float:
+    """How free the camera and its view are, metres, less what it turns too fast."""
+    some = slice(None, None, max(1, len(walk.yaw) // 12))
+    ahead = walk.world_from_camera()[some, :3, 2]
+    here = clearance(scene, walk.position[some])
+    near = clearance(scene, walk.position[some] + 0.45 * ahead)
+    haste = np.abs(np.diff(walk.yaw)).max(initial=0.0) - 1.5 * MAX_STEP
+    return float(min(here.min(), 0.3) * 4 + min(near.min(), 0.15) * 3 + min(near.mean(), 0.5) - 4 * max(haste, 0.0))

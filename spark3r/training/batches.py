@@ -62,12 +62,20 @@ class Stream:
             rng = np.random.default_rng((config.seed, origin, 53))
             first = int(rng.integers(0, VALIDATION_SEED - sum(sizes))) + sum(sizes[:piece])
             shares = sequences.ROAMING if frames >= FRAMES_OF_A_PASSAGE else sequences.SHARES
-            self.kept[origin, piece] = domain.sample(
+            clips = domain.sample(
                 first, sizes[piece], frames, config.height, config.width, wild=config.wild,
-                breadth=float(rng.uniform(0.5, 1.0)), shares=shares, samples=config.samples_per_pixel,
-                device=config.device,
+                breadth=float(rng.uniform(0.5, 1.0)), shares=shares, portrait=bool(rng.random() < config.portrait),
+                samples=config.samples_per_pixel, device=config.device,
             )  # fmt: skip
+            self.kept[origin, piece] = nearly_16_to_9(clips) if rng.random() < config.cropped else clips
         return self.kept[origin, piece]
+
+
+def nearly_16_to_9(clips: Clips) -> Clips:
+    """Clips of 4:3 cropped along their shorter side to a multiple of 16 pixels."""
+    height, width = clips.depth.shape[-2:]
+    shorter = max(16, round(9 / 16 * max(height, width) / 16 + 0.25) * 16)
+    return domain.cropped(clips, *((shorter, width) if width > height else (height, shorter)))
 
 
 def disguised(clips: Clips, rng: np.random.Generator) -> Clips:

@@ -29,6 +29,9 @@ class TrainingConfig:
     samples_per_pixel: int = 2  # antialiasing: 1, 2 or 4
     reuse: int = 2  # how often a rendered clip is used (mirrored, recoloured, reversed)
     wild: float = 0.72  # share of clips from the wide world (scenes.domain); the others are the original rooms
+    dense_every: int = 2  # depth is predicted for every so-manieth frame of a clip: neighbours say nearly the same
+    portrait: float = 0.15  # share of steps with upright clips,
+    cropped: float = 0.35  # and share of steps whose clips are cropped to nearly 16:9
     short_until: float = 0.12  # share of the run with clips of 2–4 frames
     long_from: float = 0.3  # from here on up to 24 frames
     longest_from: float = 1.0  # and from here on up to 48

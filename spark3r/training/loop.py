@@ -18,12 +18,13 @@ from spark3r.models.checkpoints import pick_device, save_checkpoint
 from spark3r.models.config import ModelConfig
 from spark3r.models.families.mini import MINI_CONFIG
 from spark3r.models.network import Network, build
+from spark3r.training.scenes.sequences import Clips
 
 from .batches import pieces_of, step_frames
 from .config import TrainingConfig
 from .muon import Muon
 from .supervise import Supervision
-from .validate import validate, validation_clips
+from .validate import WORLDS, validate, validation_clips
 from .workers import StepPlan, WorkerPool, network_and_supervision, weights_of
 
 
@@ -176,10 +177,21 @@ class Record:
 
     def keep_best(self, learner: Learner, row: dict) -> None:
         """Export the averaged weights when they are the best on unseen scenes."""
-        score = row["abs_rel"] + row["rotation_degrees"] / 60  # the path's error is noisy where a camera only turns
+        score = sum(  # the path's error is noisy where a camera only turns
+            row[f"{prefix}abs_rel"] + row[f"{prefix}rotation_degrees"] / 60 for prefix in WORLDS
+        )
         if score < self.best:
             self.best = score
             export(learner, self.config.folder / "best.safetensors", row)
+
+
+def scores_of(network: Network, unseen: dict[str, list[Clips]], autocast: bool) -> dict[str, float]:
+    """Scores on the unseen clips of every world, each under its prefix."""
+    return {
+        f"{prefix}{name}": value
+        for prefix, clips in unseen.items()
+        for name, value in validate(network, clips, autocast).to_json().items()
+    }
 
 
 def export(learner: Learner, path: Path, row: dict) -> None:
@@ -212,7 +224,7 @@ def train(config: TrainingConfig, model: ModelConfig = MINI_CONFIG) -> Learner:
         learner.minutes = before + (time.monotonic() - started) / 60
         if learner.minutes - validated >= config.validate_every_minutes or progress_at(config, learner) >= 1.0:
             validated = learner.minutes
-            row = facts(learner) | validate(learner.average, unseen, config.autocast).to_json()
+            row = facts(learner) | scores_of(learner.average, unseen, config.autocast)
             record.line(row | record.means())
             record.keep_best(learner, row)
         elif learner.step % 20 == 0:

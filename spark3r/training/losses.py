@@ -16,7 +16,7 @@ WEIGHTS = {
 
 
 class Answer(NamedTuple):
-    """The parts of a prediction that losses read (models.network.Prediction has them)."""
+    """The parts of a prediction that losses read, of all frames or of some (models.network.Prediction has them)."""
 
     depth: Tensor  # [B, S, H, W]
     confidence_logit: Tensor  # [B, S, H, W]

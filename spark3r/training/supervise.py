@@ -21,6 +21,9 @@ from .losses import rotation_gap
 from .targets import Targets, inverse
 
 MATCHING_HEAD, REFERENCE_HEAD = 0, 1
+WATCHED_FRAMES = (
+    12  # of longer clips only so many frames' attention is watched: it would cost more than the clip itself
+)
 
 
 class WatchedKernel(Kernel):
@@ -85,6 +88,12 @@ def gathered(log_share: Tensor, place: Tensor, columns: int, rows: int) -> Tenso
     return (log_share.gather(-1, index) * weight).sum(-1)
 
 
+def watched(frames: int, offset: int = 0) -> slice:
+    """Evenly spaced frames, WATCHED_FRAMES at most; other offsets, other frames."""
+    step = -(-frames // WATCHED_FRAMES)
+    return slice(offset % step, None, step)
+
+
 class Supervision(nn.Module):
     """Watches a network's middle layers during training and says how wrong they are."""
 
@@ -140,23 +149,27 @@ class Supervision(nn.Module):
     def _matching(self, index: int, matches: Matches, grid: tuple[int, int]) -> Tensor:
         """Within each other frame, the head's attention belongs on the matching patch."""
         frames = matches.seen.shape[1]
-        q, k = (x[:, :, self.special :] for x in self._kept(index, MATCHING_HEAD, frames))
+        some = watched(frames, offset=index)
+        q, k = (x[:, some, self.special :] for x in self._kept(index, MATCHING_HEAD, frames))
         scores = torch.einsum("bipd,bjqd->bijpq", q, k).float()
-        found = gathered(scores.log_softmax(-1), matches.place, grid[1], grid[0])
-        seen = matches.seen & ~torch.eye(frames, dtype=torch.bool, device=found.device)[None, :, :, None]
+        found = gathered(scores.log_softmax(-1), matches.place[:, some, some], grid[1], grid[0])
+        other = ~torch.eye(found.shape[1], dtype=torch.bool, device=found.device)[None, :, :, None]
+        seen = matches.seen[:, some, some] & other
         return -(found * seen).sum() / seen.sum().clamp_min(1)
 
     def _reference(self, index: int, matches: Matches, grid: tuple[int, int], reference: int) -> Tensor:
         """Among all tokens, the head's attention belongs on the match in the reference frame."""
         frames = matches.seen.shape[1]
+        some = watched(frames, offset=index)
         q, k = self._kept(index, REFERENCE_HEAD, frames)
-        q = q[:, :, self.special :]
+        q = q[:, some, self.special :]
         everything = (q.flatten(1, 2) @ k.flatten(1, 2).transpose(1, 2)).float().logsumexp(-1)
         scores = torch.einsum("bipd,bqd->bipq", q, k[:, reference, self.special :]).float()
-        share = scores - everything.unflatten(1, (frames, -1))[..., None]
-        found = gathered(share, matches.place[:, :, reference], grid[1], grid[0])
+        share = scores - everything.unflatten(1, (q.shape[1], -1))[..., None]
+        found = gathered(share, matches.place[:, some, reference], grid[1], grid[0])
         seen = matches.seen[:, :, reference].clone()
         seen[:, reference] = False
+        seen = seen[:, some]
         return -(found * seen).sum() / seen.sum().clamp_min(1)
 
     def _auxiliary(self, index: int, matches: Matches, grid: tuple[int, int], truth: Targets) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -24,6 +24,10 @@ class Targets:
     @property
     def reference(self) -> int:
         return self.depth.shape[1] // 2
+
+    def some(self, frames: slice) -> Targets:
+        """The same world, seen by some of the frames only (whose middle one need not be the reference)."""
+        return Targets(*(getattr(self, field.name)[:, frames] for field in fields(self)))
 
     def field_of_view(self) -> Tensor:
         """Vertical and horizontal field of view [B, S, 2] in radians."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spark3r.models.network import Network
-from spark3r.training.scenes import sequences
+from spark3r.training.scenes import domain
 from spark3r.training.scenes.sequences import Clips
 
 from .config import VALIDATION_SEED, TrainingConfig
@@ -30,21 +30,32 @@ class Validation:
         return {name: round(value, 4) for name, value in asdict(self).items()}
 
 
-def validation_clips(config: TrainingConfig) -> list[Clips]:
-    """The fixed clips of unseen scenes, a few at a time."""
-    together = max(1, config.frames_per_step // config.validation_frames)
+WORLDS = {"": 0.0, "wild_": 1.0, "long_": 1.0}  # prefix of the scores → share of the wide world
+LONG_FRAMES, LONG_CLIPS = 32, 6
+
+
+def validation_clips(config: TrainingConfig) -> dict[str, list[Clips]]:
+    """The fixed clips of unseen scenes, a few at a time: original rooms, the wide world, and long clips of it."""
+    return {prefix: _clips(config, wild, long=prefix == "long_") for prefix, wild in WORLDS.items()}
+
+
+def _clips(config: TrainingConfig, wild: float, long: bool) -> list[Clips]:
+    frames = min(LONG_FRAMES, config.frames_per_step) if long else config.validation_frames
+    count = min(LONG_CLIPS, config.validation_clips) if long else config.validation_clips
+    together = max(1, config.frames_per_step // frames)
     return [
-        sequences.sample(
+        domain.sample(
             VALIDATION_SEED + start,
-            min(together, config.validation_clips - start),
-            config.validation_frames,
+            min(together, count - start),
+            frames,
             config.height,
             config.width,
+            wild=wild,
             samples=config.samples_per_pixel,
             device=config.device,
             breadth=0.8,
         )
-        for start in range(0, config.validation_clips, together)
+        for start in range(0, count, together)
     ]
 
 

@@ -22,7 +22,7 @@ from spark3r.models.network import Network, build
 
 from .batches import Stream, pieces_of
 from .config import TrainingConfig
-from .losses import depth_losses, point_loss, pose_losses, total
+from .losses import Answer, depth_losses, point_loss, pose_losses, total
 from .supervise import Supervision
 from .targets import Targets, targets_of
 
@@ -52,11 +52,23 @@ def _check_layers(config: TrainingConfig, model: ModelConfig) -> None:
             raise InputError(f"block {layer} sees one frame only: matching needs a global one (odd numbers)")
 
 
-def losses_of(network: Network, supervision: Supervision, truth: Targets, autocast: bool) -> dict[str, Tensor]:
-    """One forward pass and every part of its loss."""
+def losses_of(
+    network: Network, supervision: Supervision, truth: Targets, autocast: bool, dense_every: int = 1, first: int = 0
+) -> dict[str, Tensor]:
+    """One forward pass and every part of its loss; depth of every `dense_every`-th frame only, beginning at `first`."""
+    batch, frames, _, height, width = truth.images.shape
+    step = dense_every if frames % dense_every == 0 else 1
+    dense = slice(first % step, None, step)
     with torch.autocast(truth.depth.device.type, torch.bfloat16, enabled=autocast):
-        answer = network(truth.images)
-    parts = depth_losses(answer, truth) | pose_losses(answer, truth) | {"point": point_loss(answer, truth)}
+        encoded = network.encode(truth.images.flatten(0, 1))
+        assert encoded.skip is not None
+        taps = network.aggregate(encoded.patches, network.trunk.layout(frames, network.grid(height, width)))
+        cameras = network.cameras(taps, height, width)
+        depth, logit, _ = network.dense(taps, encoded.skip[dense], dense, height, width)
+    depth, logit = (x.unflatten(0, (batch, frames // step)) for x in (depth, logit))
+    answer = Answer(depth, logit, cameras.pose[:, dense], cameras.world_from_camera[:, dense])
+    parts = depth_losses(answer, truth.some(dense)) | {"point": point_loss(answer, truth.some(dense))}
+    parts |= pose_losses(answer._replace(pose=cameras.pose, world_from_camera=cameras.world_from_camera), truth)
     return parts | supervision.losses(truth)
 
 
@@ -119,7 +131,8 @@ class Worker:
         sums: dict[str, float] = {}
         while (piece := pieces.take(self.from_end)) is not None:
             clips, share = self.stream.piece(plan.step, plan.frames, piece)
-            parts = losses_of(self.network, self.supervision, targets_of(clips), self.config.autocast)
+            truth, config = targets_of(clips), self.config
+            parts = losses_of(self.network, self.supervision, truth, config.autocast, config.dense_every, plan.step)
             loss = total(parts)
             (loss * share).backward()
             for name, value in (parts | {"loss": loss}).items():

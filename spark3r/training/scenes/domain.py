@@ -1,12 +1,14 @@
 """Which clips training shows: the original rooms of the example clips, and a much wider world.
 
-`wild` is the share of clips from the wide world: rooms, laid tables, kitchens and rooms of nothing but solids, with
-clutter and any finish, seen by anybody's phone (`handheld`) with all its faults (`faults`).
+`wild` is the share of clips from the wide world: rooms, laid tables, kitchens, rooms of nothing but solids, corridors,
+staircases, shelves and yards, with clutter and any finish, seen by a phone in anybody's hand (`handheld`) with all its
+faults (`faults`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,17 +18,17 @@ from .handheld import handheld_walk
 from .jumble import clutter, jumble, weathered
 from .kitchens import kitchen
 from .palette import Rng
+from .places import corridor, shelves, staircase, yard
 from .rooms import furnished_room, laid_table
 from .scene import SceneBuilder
 from .sequences import SHARES, Clips, Take
 
 FIELD_OF_VIEW = np.radians((45.0, 80.0))  # horizontal
 PLACES: dict[Callable[[Rng], SceneBuilder], float] = {
-    furnished_room: 0.28,
-    laid_table: 0.22,
-    kitchen: 0.28,
-    jumble: 0.22,
-}
+    furnished_room: 0.20, laid_table: 0.14, kitchen: 0.22, jumble: 0.18,
+    corridor: 0.06, staircase: 0.06, shelves: 0.06, yard: 0.08,
+}  # fmt: skip
+CLUTTERED = (furnished_room, laid_table, kitchen, corridor, staircase)
 
 
 def wild_plan(clip: int, frames: int, breadth: float = 1.0) -> Take:
@@ -34,7 +36,7 @@ def wild_plan(clip: int, frames: int, breadth: float = 1.0) -> Take:
     rng = np.random.default_rng((clip, 15485867))
     place = list(PLACES)[int(rng.choice(len(PLACES), p=list(PLACES.values())))]
     scene = place(rng)
-    if place is not jumble and rng.random() < 0.6:
+    if place in CLUTTERED and rng.random() < 0.6:
         clutter(scene, rng, int(rng.integers(4, 16)))
     weathered(scene, rng)
     walk = handheld_walk(rng, scene, frames, breadth)
@@ -60,9 +62,37 @@ def sample(
     wild: float,
     breadth: float = 1.0,
     shares: Sequence[float] = SHARES,
+    portrait: bool = False,
     samples: int = 2,
     device: str | torch.device = "cpu",
 ) -> Clips:
-    """Clips number seed, seed + 1, … seed + count - 1. The same arguments give the same clips."""
+    """Clips number seed, seed + 1, … seed + count - 1. The same arguments give the same clips.
+
+    Portrait clips are W pixels high and H wide: rendered by a camera that lies on its side, and turned upright.
+    """
     takes = [plan(clip, frames, breadth, shares, wild) for clip in range(seed, seed + count)]
-    return sequences.film(takes, seed, height, width, samples=samples, device=device)
+    if not portrait:
+        return sequences.film(takes, seed, height, width, samples=samples, device=device)
+    sideways = [replace(take, walk=replace(take.walk, roll=take.walk.roll - np.pi / 2)) for take in takes]
+    return upright(sequences.film(sideways, seed, height, width, samples=samples, device=device))
+
+
+def upright(clips: Clips) -> Clips:
+    """The same views with pictures and cameras turned by a quarter, so that the left edge is the lower one."""
+    old_from_new = torch.tensor([[0.0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    k = clips.intrinsics.clone()
+    k[..., 0, 0], k[..., 1, 1] = clips.intrinsics[..., 1, 1], clips.intrinsics[..., 0, 0]
+    k[..., 0, 2], k[..., 1, 2] = clips.intrinsics[..., 1, 2], clips.depth.shape[-1] - 1 - clips.intrinsics[..., 0, 2]
+    images, depth = (x.rot90(1, (-2, -1)).contiguous() for x in (clips.images, clips.depth))
+    return Clips(images, depth, clips.world_from_camera @ old_from_new.to(k), k)
+
+
+def cropped(clips: Clips, rows: int, columns: int) -> Clips:
+    """The middle of every picture, rows × columns pixels."""
+    height, width = clips.depth.shape[-2:]
+    top, left = (height - rows) // 2, (width - columns) // 2
+    k = clips.intrinsics.clone()
+    k[..., 0, 2] -= left
+    k[..., 1, 2] -= top
+    part = (..., slice(top, top + rows), slice(left, left + columns))
+    return Clips(clips.images[part].contiguous(), clips.depth[part].contiguous(), clips.world_from_camera, k)

@@ -125,9 +125,8 @@ def on_picture(
     grey = (images * images.new_tensor([0.3, 0.6, 0.1])[:, None, None]).sum(1, keepdim=True)
     images = torch.lerp(grey, images, faults.colour).clamp(0, 1) ** faults.gamma
     images = faults.haze + (1 - faults.haze) * images
-    generator = torch.Generator().manual_seed(faults.seed)
-    noise = torch.randn(images.shape, generator=generator).to(images.device)
-    images = (images + faults.noise * (0.5 + images) * noise).clamp(0, 1)
+    noise = np.random.default_rng(faults.seed).standard_normal(tuple(images.shape), dtype=np.float32)
+    images = (images + faults.noise * (0.5 + images) * torch.from_numpy(noise).to(images.device)).clamp(0, 1)
     return images if faults.quality is None else compressed(images, faults.quality)
 
 

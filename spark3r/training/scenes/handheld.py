@@ -9,6 +9,7 @@ from .scene import SceneBuilder
 
 STEP = (0.015, 0.30)  # metres between neighbouring frames
 REACH = 2.2  # metres of a path in a room; large places allow more
+ROAM = 5.0  # metres from the middle of a large place where a path may lie
 WIDE_FROM = 16  # clips of so many frames and more may turn so far that frames no longer overlap the middle one
 NARROW_SWEEP, WIDE_SWEEP = np.radians((120.0, 270.0))
 PITCH = np.radians((-69.0, 46.0))
@@ -32,16 +33,16 @@ def _candidate(rng: np.random.Generator, scene: SceneBuilder, frames: int, bread
 def _course(rng: np.random.Generator, scene: SceneBuilder, s: np.ndarray, breadth: float) -> np.ndarray:
     """Positions [S, 3]: a bent, waving line through a random place, kept inside the room."""
     size = np.asarray(scene.size)
-    reach = max(REACH, 0.3 * float(np.hypot(*size[:2])))
+    reach = float(np.clip(0.3 * np.hypot(*size[:2]), REACH, ROAM))
     step = np.exp(rng.uniform(*np.log(STEP)))
     travel = min(step * max(len(s) - 1, 1), reach * rng.uniform(0.3, 1.0)) * breadth
     heading = rng.uniform(0, 2 * np.pi) + rng.uniform(-1.8, 1.8) * (s - 0.5)
     pace = np.diff(s, prepend=0.0) * travel
     xy = np.stack([np.cumsum(pace * np.cos(heading)), np.cumsum(pace * np.sin(heading))], -1)
-    high = rng.uniform(1.1, 1.75) if rng.random() < 0.7 else rng.uniform(0.4, 2.0)
+    high = rng.uniform(1.1, 1.75) if rng.random() < 0.7 else rng.uniform(0.4, min(max(2.0, 0.8 * size[2]), 4.0))
     wave = np.sin(2 * np.pi * rng.uniform(0.5, 2.5, 3) * s[:, None] + rng.uniform(0, 6.3, 3))
     rise = travel * rng.uniform(-0.4, 0.4) * (s - 0.5)
-    around = rng.uniform(-1, 1, 2) * (size[:2] / 2 - 0.35)
+    around = rng.uniform(-1, 1, 2) * np.minimum(size[:2] / 2 - 0.35, ROAM)
     position = np.concatenate([around + xy - xy[len(s) // 2], (min(high, size[2] - 0.35) + rise)[:, None]], -1)
     position = position + wave * 0.12 * travel * rng.uniform(0, 1, 3)
     limit = np.array([size[0] / 2 - 0.3, size[1] / 2 - 0.3, size[2] - 0.25])
@@ -52,7 +53,7 @@ def _gaze(
     rng: np.random.Generator, scene: SceneBuilder, position: np.ndarray, s: np.ndarray, breadth: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Yaw and pitch [S]: following a target more or less, and turning away from it the rest."""
-    target = np.append(rng.uniform(-0.5, 0.5, 2) * scene.size[:2], rng.uniform(0.1, 1.8))
+    target = np.append(rng.uniform(-0.5, 0.5, 2) * np.minimum(scene.size[:2], 3 * ROAM), rng.uniform(0.1, 1.8))
     if scene.boxes and rng.random() < 0.6:
         target = np.asarray(scene.boxes[int(rng.integers(len(scene.boxes)))][:3])
     toward = target - position

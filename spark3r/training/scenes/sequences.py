@@ -115,8 +115,10 @@ def film(
 
 def developed(takes: Sequence[Take], linear: Tensor, exposure: Tensor, balance: Tensor, seed: int) -> Tensor:
     """Display images of linear ones [F, 3, H, W]: by a good camera, or by one with faults."""
-    images = with_noise(develop(linear, exposure, balance), seed)
-    frames = len(linear) // len(takes)
+    images, frames = torch.empty_like(linear), len(linear) // len(takes)
+    good = torch.tensor([take.faults is None for take in takes], device=linear.device).repeat_interleave(frames)
+    if bool(good.any()):
+        images[good] = with_noise(develop(linear[good], exposure[good], balance[good]), seed)
     for i, take in enumerate(takes):
         if take.faults is not None:
             own = slice(i * frames, (i + 1) * frames)

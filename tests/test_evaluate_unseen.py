@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spark3r.__main__ import main
-from spark3r.benchmark.unseen import BASELINE, BREADTH, FIRST_SEED, PATH_FRAMES, filmed
+from spark3r.benchmark.unseen import BASELINE, BREADTH, FIRST_SEED, PATH_FRAMES, rendered_clip
 from spark3r.metrics.confidence import BINS, STEP
 from spark3r.reconstruction import USUAL_PERCENTILE
 from spark3r.training.config import EXAMPLE_SEED, VALIDATION_SEED, TrainingConfig
@@ -16,9 +16,9 @@ from spark3r.training.scenes import paths, sequences
 
 
 def test_a_denser_clip_walks_the_same_path() -> None:
-    take = sequences.plan(VALIDATION_SEED + 7, 32, 0.8)
-    sparse, dense = take.resampled(32).walk, take.resampled(120).walk
-    np.testing.assert_array_equal(sparse.world_from_camera(), take.walk.world_from_camera())
+    plan = sequences.plan(VALIDATION_SEED + 7, 32, 0.8)
+    sparse, dense = plan.resampled(32).path, plan.resampled(120).path
+    np.testing.assert_array_equal(sparse.world_from_camera(), plan.path.world_from_camera())
     np.testing.assert_array_equal(sparse.world_from_camera()[[0, -1]], dense.world_from_camera()[[0, -1]])
     step = np.linalg.norm(np.diff(sparse.position, axis=0), axis=1).max()
     away = np.linalg.norm(dense.position[:, None] - sparse.position[None], axis=-1).min(1)
@@ -27,11 +27,11 @@ def test_a_denser_clip_walks_the_same_path() -> None:
 
 
 def test_the_light_goes_with_the_path() -> None:
-    take = sequences.plan(VALIDATION_SEED + 7, 32, 0.8)
-    dense = take.resampled(125)  # 4 steps for each of the 31
-    np.testing.assert_allclose(dense.exposure[::4], take.exposure)
-    np.testing.assert_allclose(dense.balance[::4], take.balance)
-    assert dense.field_of_view == take.field_of_view
+    plan = sequences.plan(VALIDATION_SEED + 7, 32, 0.8)
+    dense = plan.resampled(125)  # 4 steps for each of the 31
+    np.testing.assert_allclose(dense.exposure[::4], plan.exposure)
+    np.testing.assert_allclose(dense.balance[::4], plan.balance)
+    assert dense.field_of_view == plan.field_of_view
 
 
 def test_a_straight_course_stays_straight_and_one_frame_stays_one_view() -> None:
@@ -57,8 +57,8 @@ def test_unseen_seeds_are_neither_those_watched_while_training_nor_the_examples(
     assert watched < FIRST_SEED < EXAMPLE_SEED
 
 
-def test_a_filmed_clip_is_what_training_shows_in_bytes() -> None:
-    images, truth = filmed(sequences.plan(77, 4, 0.8), 77, 4, 24, 32)
+def test_a_rendered_clip_is_what_training_shows_in_bytes() -> None:
+    images, truth = rendered_clip(sequences.plan(77, 4, 0.8), 77, 4, 24, 32)
     clips = sequences.sample(77, 1, 4, 24, 32, breadth=0.8)
     shown = clips.images[0].permute(0, 2, 3, 1).numpy()
     assert np.abs(images / 255 - shown).max() <= 0.5 / 255 + 1e-6
@@ -124,8 +124,8 @@ def test_the_answer_names_machine_command_and_seeds(study: tuple[dict, Path]) ->
 
 
 def test_longer_clips_of_one_seed_share_their_ends() -> None:
-    take = sequences.plan(FIRST_SEED, PATH_FRAMES, BREADTH)
-    (_, short), (_, long) = (filmed(take, FIRST_SEED, frames, 12, 16) for frames in (3, 7))
+    plan = sequences.plan(FIRST_SEED, PATH_FRAMES, BREADTH)
+    (_, short), (_, long) = (rendered_clip(plan, FIRST_SEED, frames, 12, 16) for frames in (3, 7))
     np.testing.assert_array_equal(short.world_from_camera[[0, -1]], long.world_from_camera[[0, -1]])
     np.testing.assert_allclose(short.depth[[0, -1]], long.depth[[0, -1]], rtol=1e-5)
 

@@ -1,4 +1,4 @@
-"""Quality on scenes a model never saw: the same walks at several lengths, under several schedules."""
+"""Quality on scenes a model never saw: the same camera paths at several lengths, under several schedules."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from spark3r.models.network import Network
 from spark3r.reconstruction import USUAL_PERCENTILE
 from spark3r.reduction import ReductionSchedule
 from spark3r.training.config import VALIDATION_SEED
-from spark3r.training.scenes import sequences
+from spark3r.training.scenes import domain, sequences
 
 # Training draws its scenes below VALIDATION_SEED, and weights are chosen by the first scenes from there on. Scenes from
 # here on are used for nothing else.
 FIRST_SEED = VALIDATION_SEED + 1_000_000
 
-PATH_FRAMES = 32  # a path is drawn as for a training clip of so many frames, then filmed in any number
+PATH_FRAMES = 32  # a path is drawn as for a training clip of so many frames, then rendered in any number
 BREADTH = 0.8  # as in validation: turns up to 0.8 × 120°
 LENGTHS = (32, 120, 300)
 SCHEDULES = ("dense", "auto")
@@ -85,14 +85,15 @@ def study_unseen(
     schedules: Schedules,
     resolution: int | None = None,
     progress: Callable[[str], None] | None = None,
+    wild: bool = False,
 ) -> Study:
     """Scores of `count` unseen clips at every length under every schedule. One clip is in memory at a time."""
     study = Study()
     for seed in range(FIRST_SEED, FIRST_SEED + count):
-        take = sequences.plan(seed, PATH_FRAMES, BREADTH)
+        plan = domain.plan(seed, PATH_FRAMES, BREADTH, wild=float(wild))
         for frames in lengths:
             about = {"clip": seed, "frames": frames}
-            for name, row, curve in _scored(network, take, about, schedules(frames), resolution, progress):
+            for name, row, curve in _scored(network, plan, about, schedules(frames), resolution, progress):
                 study.rows.append(row)
                 if curve is not None:
                     so_far = study.curves.get((frames, name), ConfidenceCurve.empty())
@@ -102,7 +103,7 @@ def study_unseen(
 
 def _scored(
     network: Network,
-    take: sequences.Take,
+    plan: sequences.ClipPlan,
     about: dict[str, Any],
     schedules: Mapping[str, ReductionSchedule],
     resolution: int | None,
@@ -115,7 +116,7 @@ def _scored(
             progress(f"clip {about['clip']}, {about['frames']} frames: {what}")
 
     tell("rendering")
-    images, truth = filmed(take, about["clip"], about["frames"], *_picture_size(network, resolution))
+    images, truth = rendered_clip(plan, about["clip"], about["frames"], *_picture_size(network, resolution))
     scene, matches = None, match_features(images)
     for name, schedule in schedules.items():
         tell(name)
@@ -130,9 +131,11 @@ def _scored(
         yield BASELINE, {**about, "schedule": BASELINE, **scores}, None
 
 
-def filmed(take: sequences.Take, seed: int, frames: int, height: int, width: int) -> tuple[np.ndarray, Truth]:
+def rendered_clip(
+    plan: sequences.ClipPlan, seed: int, frames: int, height: int, width: int
+) -> tuple[np.ndarray, Truth]:
     """A planned clip in so many frames: pictures [S, H, W, 3] uint8 as a video has them, and their truth."""
-    clips = sequences.film([take.resampled(frames)], seed, height, width)
+    clips = sequences.render_clips([plan.resampled(frames)], seed, height, width)
     images = (clips.images[0] * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
     return images, Truth(*(part[0].numpy() for part in (clips.depth, clips.world_from_camera, clips.intrinsics)))
 

@@ -82,15 +82,17 @@ class Evaluate(RunOptions):
 
     Either on clip folders: each holds rgb/000000.png … or video.mp4, and truth.npz (depth, world_from_camera,
     intrinsics) or the recipe it was rendered from. Or, with --unseen, on rendered clips that nothing was trained or
-    chosen on, each walk at several lengths.
+    chosen on, each path at several lengths.
     """
 
     folders: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER...")]]
     """Clip folders; they come before the flags."""
     unseen: Annotated[int | None, shown_as("N")] = None
     """In place of folders: N clips of unseen seeds, rendered at the network's size."""
+    wild: Annotated[bool, tyro.conf.FlagCreatePairsOff, shown_as("")] = False
+    """Unseen clips of the wide world: any place, hand-held, by a camera with faults; otherwise of the example rooms."""
     frames: Annotated[tuple[int, ...] | None, shown_as("N ...")] = None
-    """Lengths of each unseen clip: the same walk, more or less densely; default: 32 120 300."""
+    """Lengths of each unseen clip: the same path, more or less densely; default: 32 120 300."""
     schedule: Annotated[tuple[str, ...] | None, shown_as("WORD ...")] = None
     """dense, auto, uniform, 4x25 (as in benchmark), or a schedule file; default: auto, for unseen clips dense auto."""
     chart: Annotated[Path | None, shown_as("FILE.png")] = None
@@ -119,7 +121,7 @@ class Evaluate(RunOptions):
         super().check()
         if bool(self.folders) == (self.unseen is not None):
             raise UsageError("evaluate takes clip folders (before the flags) or --unseen N: give one of the two")
-        flags = ("max_frames", "fps") if self.unseen is not None else ("frames", "chart", "compile")
+        flags = ("max_frames", "fps") if self.unseen is not None else ("wild", "frames", "chart", "compile")
         for flag in flags:
             if getattr(self, flag) not in (None, False):
                 other = "clip folders" if self.unseen is not None else "--unseen"
@@ -164,7 +166,7 @@ class Evaluate(RunOptions):
         started = time.monotonic()
         study = study_unseen(
             network, count, self.frames or LENGTHS, lambda frames: self.schedules(frames, network), self.resolution,
-            report.doing,
+            report.doing, wild=self.wild,
         )  # fmt: skip
         about = {
             **machine(network.device),
@@ -173,6 +175,7 @@ class Evaluate(RunOptions):
             "dtype": str(network.dtype).removeprefix("torch."),
             "seconds": round(time.monotonic() - started),
             "first_seed": FIRST_SEED,
+            "world": "the wide world" if self.wild else "rooms like the examples",
         }
         if self.chart is not None:
             draw_confidence(study.confidence(), self.chart, caption_of(about, count))
@@ -255,8 +258,9 @@ def unseen_text(study: Study) -> str:
 def caption_of(about: dict[str, Any], count: int) -> str:
     """What was measured on what."""
     return (
-        f"{about['model']} · {count} unseen clips, seeds from {about['first_seed']} · {about['dtype']} · "
-        f"{about['processor']}, {about['threads']} threads · torch {about['torch']} · {about['seconds']} s"
+        f"{about['model']} · {count} unseen clips of {about['world']}, seeds from {about['first_seed']} · "
+        f"{about['dtype']} · {about['processor']}, {about['threads']} threads · torch {about['torch']} · "
+        f"{about['seconds']} s"
     )
 
 

@@ -18,4 +18,5 @@ class Train:
         from spark3r.models.families.mini import mini_config
         from spark3r.training.loop import train
 
-        train(self.config, mini_config(self.config.channels, self.config.pairs))
+        c = self.config
+        train(c, mini_config(c.channels, c.pairs, c.patch, (c.height, c.width)))

@@ -25,11 +25,11 @@ def frames_at(config: TrainingConfig, progress: float, rng: np.random.Generator)
     return int(fitting[int(rng.integers(len(fitting)))])
 
 
-def pieces_of(config: TrainingConfig, frames: int) -> list[int]:
-    """How many clips each piece of a step holds: up to `pieces_per_step` nearly equal pieces."""
+def micro_batches_of(config: TrainingConfig, frames: int) -> list[int]:
+    """How many clips each micro-batch of a step holds: up to `micro_batches_per_step` nearly equal micro-batches."""
     clips = max(FEWEST_CLIPS, config.frames_per_step // frames)
-    pieces = min(config.pieces_per_step, clips)
-    return [clips // pieces + (i < clips % pieces) for i in range(pieces)]
+    micro_batches = min(config.micro_batches_per_step, clips)
+    return [clips // micro_batches + (i < clips % micro_batches) for i in range(micro_batches)]
 
 
 def step_frames(config: TrainingConfig, step: int, progress: float) -> int:
@@ -42,43 +42,46 @@ class Stream:
 
     def __init__(self, config: TrainingConfig):
         self.config = config
-        self.kept: dict[tuple[int, int], Clips] = {}  # (step that renders, piece) → clips
+        self.kept: dict[tuple[int, int], Clips] = {}  # (step that renders, micro-batch) → clips
 
-    def piece(self, step: int, frames: int, piece: int) -> tuple[Clips, float]:
-        """Clips of one piece of a step, and its share of the step."""
-        sizes = pieces_of(self.config, frames)
-        clips = self._rendered(step - step % self.config.reuse, frames, piece)
-        rng = np.random.default_rng((self.config.seed, step, piece, 77))
-        return disguised(clips, rng), sizes[piece] / sum(sizes)
+    def micro_batch(self, step: int, frames: int, micro_batch: int) -> tuple[Clips, float]:
+        """Clips of one micro-batch of a step, and its share of the step."""
+        sizes = micro_batches_of(self.config, frames)
+        clips = self._rendered(step - step % self.config.reuse, frames, micro_batch)
+        rng = np.random.default_rng((self.config.seed, step, micro_batch, 77))
+        return augmented(clips, rng), sizes[micro_batch] / sum(sizes)
 
-    def render_ahead(self, step: int, frames: int, piece: int) -> None:
-        """Render a piece (-1: the last) before it is asked for."""
-        self._rendered(step - step % self.config.reuse, frames, piece % len(pieces_of(self.config, frames)))
+    def render_ahead(self, step: int, frames: int, micro_batch: int) -> None:
+        """Render a micro-batch (-1: the last) before it is asked for."""
+        count = len(micro_batches_of(self.config, frames))
+        self._rendered(step - step % self.config.reuse, frames, micro_batch % count)
 
-    def _rendered(self, origin: int, frames: int, piece: int) -> Clips:
-        if (origin, piece) not in self.kept:
+    def _rendered(self, origin: int, frames: int, micro_batch: int) -> Clips:
+        if (origin, micro_batch) not in self.kept:
             self.kept = {key: clips for key, clips in self.kept.items() if key[0] >= origin}
-            config, sizes = self.config, pieces_of(self.config, frames)
+            config, sizes = self.config, micro_batches_of(self.config, frames)
             rng = np.random.default_rng((config.seed, origin, 53))
-            first = int(rng.integers(0, VALIDATION_SEED - sum(sizes))) + sum(sizes[:piece])
+            first = int(rng.integers(0, VALIDATION_SEED - sum(sizes))) + sum(sizes[:micro_batch])
             shares = sequences.ROAMING if frames >= FRAMES_OF_A_PASSAGE else sequences.SHARES
             clips = domain.sample(
-                first, sizes[piece], frames, config.height, config.width, wild=config.wild,
+                first, sizes[micro_batch], frames, config.height, config.width, wild=config.wild,
                 breadth=float(rng.uniform(0.5, 1.0)), shares=shares, portrait=bool(rng.random() < config.portrait),
                 samples=config.samples_per_pixel, device=config.device,
             )  # fmt: skip
-            self.kept[origin, piece] = nearly_16_to_9(clips) if rng.random() < config.cropped else clips
-        return self.kept[origin, piece]
+            self.kept[origin, micro_batch] = (
+                nearly_16_to_9(clips, config.patch) if rng.random() < config.cropped else clips
+            )
+        return self.kept[origin, micro_batch]
 
 
-def nearly_16_to_9(clips: Clips) -> Clips:
-    """Clips of 4:3 cropped along their shorter side to a multiple of 16 pixels."""
+def nearly_16_to_9(clips: Clips, patch: int) -> Clips:
+    """Clips of 4:3 cropped along their shorter side to whole patches."""
     height, width = clips.depth.shape[-2:]
-    shorter = max(16, round(9 / 16 * max(height, width) / 16 + 0.25) * 16)
+    shorter = patch * -(-9 * max(height, width) // (16 * patch))
     return domain.cropped(clips, *((shorter, width) if width > height else (height, shorter)))
 
 
-def disguised(clips: Clips, rng: np.random.Generator) -> Clips:
+def augmented(clips: Clips, rng: np.random.Generator) -> Clips:
     """The same places mirrored, recoloured or walked backwards: true clips as well."""
     images, depth, poses, intrinsics = clips.images, clips.depth, clips.world_from_camera, clips.intrinsics
     if rng.random() < 0.5:

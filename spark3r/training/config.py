@@ -17,10 +17,11 @@ class TrainingConfig:
     seed: int = 0  # decides first weights and every clip
     device: str = "cpu"  # or "cuda"
     channels: int = 192  # width of the model's tokens, a multiple of 48
+    patch: int = 16  # pixels of a token's side, a multiple of 4: fewer are finer tokens
     pairs: int = 6  # of a frame and a global layer
     threads: int = 1  # of each process
     workers: int = 1  # processes that share each step
-    pieces_per_step: int = 4  # parts of a batch that processes take one by one
+    micro_batches_per_step: int = 4  # parts of a batch that processes take one by one
     autocast: bool = True  # bfloat16 matmuls; weights stay float32
     compile_renderer: bool = True  # a minute at the start, then about ten times faster
     height: int = 96  # pixels
@@ -35,10 +36,10 @@ class TrainingConfig:
     short_until: float = 0.12  # share of the run with clips of 2–4 frames
     long_from: float = 0.3  # from here on up to 24 frames
     longest_from: float = 1.0  # and from here on up to 48
-    rate: float = 1.2e-3  # peak learning rate
+    learning_rate: float = 1.2e-3  # peak learning rate
     warmup_steps: int = 100
     anneal_from: float = 0.72  # share of the run after which the rate falls as a cosine
-    final_rate: float = 0.02  # of the peak rate
+    final_learning_rate: float = 0.02  # of the peak rate
     weight_decay: float = 0.02
     ema: float = 0.995  # memory of the averaged weights, per step; a longer one lags behind the falling rate
     clip_norm: float = 1.0  # largest length of a step's gradient
@@ -50,6 +51,7 @@ class TrainingConfig:
     validation_clips: int = 24
     validation_frames: int = 8
     resume_weights: Path | None = None  # start from exported weights (and their sizes), with a fresh optimiser
+    start_from: Path | None = None  # or from those of another size, as far as names and shapes agree
 
     def to_json(self) -> dict:
         return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}

@@ -20,7 +20,7 @@ from spark3r.models.families.mini import MINI_CONFIG
 from spark3r.models.network import Network, build
 from spark3r.training.scenes.sequences import Clips
 
-from .batches import pieces_of, step_frames
+from .batches import micro_batches_of, step_frames
 from .config import TrainingConfig
 from .muon import Muon
 from .supervise import Supervision
@@ -94,9 +94,9 @@ def optimisers_of(network: Network, supervision: nn.Module, config: TrainingConf
     plain = [p for p in others if not (p.ndim >= 2 and p.ndim != 3)]
     adam = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=config.rate, betas=(0.9, 0.98), foreach=True,
+        lr=config.learning_rate, betas=(0.9, 0.98), foreach=True,
     )  # fmt: skip
-    return [Muon(groups, config.rate, weight_decay=config.weight_decay), adam]
+    return [Muon(groups, config.learning_rate, weight_decay=config.weight_decay), adam]
 
 
 def hidden_weights(network: Network) -> Iterator[tuple[str, nn.Parameter]]:
@@ -108,21 +108,21 @@ def hidden_weights(network: Network) -> Iterator[tuple[str, nn.Parameter]]:
                 yield name, weight
 
 
-def rate_at(config: TrainingConfig, step: int, progress: float) -> float:
+def learning_rate_at(config: TrainingConfig, step: int, progress: float) -> float:
     """Learning rate: warm up, stay, fall as a cosine at the end."""
     warm = min(1.0, (step + 1) / config.warmup_steps)
     if progress < config.anneal_from:
-        return config.rate * warm
+        return config.learning_rate * warm
     share = min(1.0, (progress - config.anneal_from) / (1.0 - config.anneal_from))
-    fall = config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * share))
-    return config.rate * warm * fall
+    fall = config.final_learning_rate + (1 - config.final_learning_rate) * 0.5 * (1 + math.cos(math.pi * share))
+    return config.learning_rate * warm * fall
 
 
 def train_step(learner: Learner, pool: WorkerPool, config: TrainingConfig, progress: float) -> dict[str, float]:
     """Lower the loss of one batch; returns the parts of the loss before."""
     for optimiser in learner.optimisers:
         for group in optimiser.param_groups:
-            group["lr"] = rate_at(config, learner.step, progress)
+            group["lr"] = learning_rate_at(config, learner.step, progress)
     plan = learner.plan(config, progress)
     parts = pool.gradients_of(plan)
     norm = nn.utils.clip_grad_norm_(weights_of(learner.network, learner.supervision), config.clip_norm, foreach=True)
@@ -136,7 +136,7 @@ def train_step(learner: Learner, pool: WorkerPool, config: TrainingConfig, progr
         for mean, now in zip(learner.average.parameters(), learner.network.parameters(), strict=True):
             mean.lerp_(now, 1 - keep)
     learner.step += 1
-    learner.clips_seen += sum(pieces_of(config, plan.frames))
+    learner.clips_seen += sum(micro_batches_of(config, plan.frames))
     return parts
 
 
@@ -215,7 +215,7 @@ def train(config: TrainingConfig, model: ModelConfig = MINI_CONFIG) -> Learner:
     if checkpoint.exists():
         learner.load(torch.load(checkpoint, map_location=config.device, weights_only=True))
     record.line({"config": config.to_json(), "model": model.name, "step": learner.step, "torch": torch.__version__})
-    unseen = validation_clips(config)  # before helpers start: they find the compiled renderer ready
+    unseen = validation_clips(config)  # before workers start: they find the compiled renderer ready
     pool = WorkerPool(config, learner.network, learner.supervision)
     started, before = time.monotonic(), learner.minutes
     saved = validated = learner.minutes

@@ -15,7 +15,7 @@ WEIGHTS = {
 }  # fmt: skip
 
 
-class Answer(NamedTuple):
+class Predicted(NamedTuple):
     """The parts of a prediction that losses read, of all frames or of some (models.network.Prediction has them)."""
 
     depth: Tensor  # [B, S, H, W]
@@ -24,7 +24,7 @@ class Answer(NamedTuple):
     world_from_camera: Tensor  # [B, S, 4, 4]
 
 
-def depth_losses(answer: Answer, truth: Targets) -> dict[str, Tensor]:
+def depth_losses(answer: Predicted, truth: Targets) -> dict[str, Tensor]:
     """Log depth, its gradients at three scales, and the Laplace term that teaches confidence alone."""
     error = answer.depth.float().log() - truth.depth.log()
     gradient = error.new_zeros(())
@@ -38,7 +38,7 @@ def depth_losses(answer: Answer, truth: Targets) -> dict[str, Tensor]:
     return {"depth": error.abs().mean(), "gradient": gradient, "confidence": laplace}
 
 
-def point_loss(answer: Answer, truth: Targets, stride: int = 4) -> Tensor:
+def point_loss(answer: Predicted, truth: Targets, stride: int = 4) -> Tensor:
     """Distance of world points from predicted depth and pose to the true ones, relative to their distance."""
     some = (slice(None), slice(None), slice(stride // 2, None, stride), slice(stride // 2, None, stride))
     points = world_points(answer.depth.float()[some], truth.rays[some], answer.world_from_camera.float())
@@ -51,7 +51,7 @@ def rotation_gap(a: Tensor, b: Tensor) -> Tensor:
     return ((a - b).square().sum((-1, -2)) * 0.5 + 1e-6).sqrt()
 
 
-def pose_losses(answer: Answer, truth: Targets) -> dict[str, Tensor]:
+def pose_losses(answer: Predicted, truth: Targets) -> dict[str, Tensor]:
     """Absolute pose, pose of each frame relative to each other, and field of view."""
     found, wanted = answer.world_from_camera.float(), truth.world_from_camera
     translation = (found[..., :3, 3] - wanted[..., :3, 3]).norm(dim=-1).mean()

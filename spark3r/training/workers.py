@@ -1,4 +1,4 @@
-"""Two or more processes share the pieces of each step: whoever is free takes the next piece.
+"""Two or more processes share the micro-batches of each step: whoever is free takes the next micro-batch.
 
 One thread per process beats several threads in one process whenever the machine has other work, as no thread waits
 at a barrier inside every matrix product. Weights lie in memory that all processes share; each has gradients of its own.
@@ -20,23 +20,32 @@ from spark3r.models.checkpoints import load_model
 from spark3r.models.config import ModelConfig
 from spark3r.models.network import Network, build
 
-from .batches import Stream, pieces_of
+from .batches import Stream, micro_batches_of
 from .config import TrainingConfig
-from .losses import Answer, depth_losses, point_loss, pose_losses, total
+from .losses import Predicted, depth_losses, point_loss, pose_losses, total
 from .supervise import Supervision
 from .targets import Targets, targets_of
 
 
 def network_and_supervision(config: TrainingConfig, model: ModelConfig) -> tuple[Network, Supervision]:
-    """Fresh from the seed, or from exported weights, which bring their own sizes."""
+    """Fresh from the seed, from exported weights, which bring their own sizes, or from what fits of them."""
     torch.manual_seed(config.seed)
     exported = None if config.resume_weights is None else load_model(str(config.resume_weights), "cpu", "float32")
     network = build(model if exported is None else exported.config)
     if exported is not None:
         network.load_state_dict(exported.state_dict())
+    elif config.start_from is not None:
+        copy_what_fits(load_model(str(config.start_from), "cpu", "float32"), network)
     _check_layers(config, network.config)
     supervision = Supervision(network, config.matching_layers, config.reference_layers, config.auxiliary_layers)
     return network.to(config.device), supervision.to(config.device)
+
+
+def copy_what_fits(source: Network, target: Network) -> None:
+    """Weights whose name and shape the two networks share; the others of the target stay fresh."""
+    ours = target.state_dict()
+    fitting = {name: w for name, w in source.state_dict().items() if name in ours and ours[name].shape == w.shape}
+    target.load_state_dict(ours | fitting)
 
 
 def _check_layers(config: TrainingConfig, model: ModelConfig) -> None:
@@ -66,7 +75,7 @@ def losses_of(
         cameras = network.cameras(taps, height, width)
         depth, logit, _ = network.dense(taps, encoded.skip[dense], dense, height, width)
     depth, logit = (x.unflatten(0, (batch, frames // step)) for x in (depth, logit))
-    answer = Answer(depth, logit, cameras.pose[:, dense], cameras.world_from_camera[:, dense])
+    answer = Predicted(depth, logit, cameras.pose[:, dense], cameras.world_from_camera[:, dense])
     parts = depth_losses(answer, truth.some(dense)) | {"point": point_loss(answer, truth.some(dense))}
     parts |= pose_losses(answer._replace(pose=cameras.pose, world_from_camera=cameras.world_from_camera), truth)
     return parts | supervision.losses(truth)
@@ -74,15 +83,15 @@ def losses_of(
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What is to be done in one step; sent to every helper."""
+    """What is to be done in one step; sent to every worker."""
 
     step: int
     frames: int
     next_frames: int | None  # of the following step, if new clips will be rendered for it
 
 
-class Pieces:
-    """The pieces of a step, handed out from both ends so that each process tends to keep its own clips."""
+class MicroBatches:
+    """The micro-batches of a step, handed out from both ends so that each process tends to keep its own clips."""
 
     def __init__(self, bounds: Any):  # a shared array of two whole numbers
         self.bounds = bounds
@@ -92,7 +101,7 @@ class Pieces:
             self.bounds[0], self.bounds[1] = 0, count
 
     def take(self, from_end: bool) -> int | None:
-        """The next piece, or None when all are taken."""
+        """The next micro-batch, or None when all are taken."""
         with self.bounds.get_lock():
             first, last = self.bounds
             if first >= last:
@@ -119,18 +128,18 @@ def flat_gradient(weights: list[nn.Parameter]) -> Tensor:
 
 
 class Worker:
-    """Computes gradients of pieces; every process has one."""
+    """Computes gradients of micro-batches; every process has one."""
 
     def __init__(self, config: TrainingConfig, network: Network, supervision: Supervision, from_end: bool):
         self.config, self.network, self.supervision, self.from_end = config, network, supervision, from_end
         self.stream = Stream(config)
         self.gradient = flat_gradient(weights_of(network, supervision))
 
-    def work(self, plan: StepPlan, pieces: Pieces) -> dict[str, float]:
-        """Add the gradients of as many pieces as this process gets; returns its share of the losses."""
+    def work(self, plan: StepPlan, micro_batches: MicroBatches) -> dict[str, float]:
+        """Add the gradients of as many micro-batches as this process gets; returns its share of the losses."""
         sums: dict[str, float] = {}
-        while (piece := pieces.take(self.from_end)) is not None:
-            clips, share = self.stream.piece(plan.step, plan.frames, piece)
+        while (micro_batch := micro_batches.take(self.from_end)) is not None:
+            clips, share = self.stream.micro_batch(plan.step, plan.frames, micro_batch)
             truth, config = targets_of(clips), self.config
             parts = losses_of(self.network, self.supervision, truth, config.autocast, config.dense_every, plan.step)
             loss = total(parts)
@@ -141,14 +150,14 @@ class Worker:
 
 
 class WorkerPool:
-    """The main process's worker and its helpers."""
+    """The main process's own worker, and the processes that help it."""
 
     def __init__(self, config: TrainingConfig, network: Network, supervision: Supervision):
         self.worker = Worker(config, network, supervision, from_end=False)
         context = mp.get_context("spawn")
-        self.pieces = Pieces(context.Array("l", [0, 0]))
+        self.micro_batches = MicroBatches(context.Array("l", [0, 0]))
         self.links: list[Connection] = []
-        self.helpers, self.gradients = [], []
+        self.workers, self.gradients = [], []
         for _ in range(config.workers - 1):
             ours, theirs = context.Pipe()
             network.share_memory()
@@ -161,19 +170,20 @@ class WorkerPool:
                 dict(supervision.named_parameters()),
                 gradient,
             )
-            helper = context.Process(target=_help, args=(*arguments, self.pieces.bounds, theirs), daemon=True)
-            helper.start()
+            arguments = (*arguments, self.micro_batches.bounds, theirs)
+            worker = context.Process(target=_worker_process, args=arguments, daemon=True)
+            worker.start()
             self.links.append(ours)
-            self.helpers.append(helper)
+            self.workers.append(worker)
             self.gradients.append(gradient)
 
     def gradients_of(self, plan: StepPlan) -> dict[str, float]:
         """Leave the gradients of one step in the weights; returns the parts of the loss."""
         self.worker.gradient.zero_()
-        self.pieces.open(len(pieces_of(self.worker.config, plan.frames)))
+        self.micro_batches.open(len(micro_batches_of(self.worker.config, plan.frames)))
         for link in self.links:
             link.send(plan)
-        sums = self.worker.work(plan, self.pieces)
+        sums = self.worker.work(plan, self.micro_batches)
         for link, gradient in zip(self.links, self.gradients, strict=True):
             for name, value in link.recv().items():
                 sums[name] = sums.get(name, 0.0) + value
@@ -181,22 +191,22 @@ class WorkerPool:
         return sums
 
     def close(self) -> None:
-        """Send the helpers home."""
-        for link, helper in zip(self.links, self.helpers, strict=True):
+        """End the other processes."""
+        for link, worker in zip(self.links, self.workers, strict=True):
             link.send(None)
-            helper.join(timeout=10)
+            worker.join(timeout=10)
 
 
-def _help(
+def _worker_process(
     config: TrainingConfig,
     model: ModelConfig,
     weights: dict[str, Tensor],
     readers: dict[str, Tensor],
     gradient: Tensor,
-    bounds: Any,  # the shared array of Pieces
+    bounds: Any,  # the shared array of MicroBatches
     link: Connection,
 ) -> None:
-    """Life of a helper: wait for a plan, work, answer, render ahead."""
+    """Life of a worker: wait for a plan, work, answer, render ahead."""
     torch.set_num_threads(config.threads)
     os.environ["SPARK3R_COMPILE"] = "1" if config.compile_renderer else "0"
     network, supervision = network_and_supervision(config, model)
@@ -204,11 +214,11 @@ def _help(
         for name, weight in module.named_parameters():
             weight.data = shared[name].data
     worker = Worker(config, network, supervision, from_end=True)
-    pieces = Pieces(bounds)
+    micro_batches = MicroBatches(bounds)
     while (plan := link.recv()) is not None:
         worker.gradient.zero_()
-        sums = worker.work(plan, pieces)
+        sums = worker.work(plan, micro_batches)
         gradient.copy_(worker.gradient)
         link.send(sums)
         if plan.next_frames is not None:
-            worker.stream.render_ahead(plan.step + 1, plan.next_frames, piece=-1)
+            worker.stream.render_ahead(plan.step + 1, plan.next_frames, micro_batch=-1)

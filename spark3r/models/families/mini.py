@@ -10,19 +10,22 @@ _FRAME = BlockConfig("frame", layer_scale=False)
 _GLOBAL = BlockConfig("global", layer_scale=False, length_gain=0.06, length_reference=400)
 
 
-def mini_config(channels: int = 192, pairs: int = 6) -> ModelConfig:
-    """The small model at any size: tokens of `channels` in heads of 48, `pairs` of a frame and a global layer."""
+def mini_config(channels: int = 192, pairs: int = 6, patch: int = 16, size: tuple[int, int] = (96, 128)) -> ModelConfig:
+    """The small model at any size: tokens of `channels` in heads of 48, `pairs` of a frame and a global layer, tokens
+    of patch × patch pixels, images of `size` (H, W) pixels."""
+    if patch % 4 or patch < 4 or size[0] % patch or size[1] % patch:
+        raise InputError(f"patch={patch}, size={size}: patch must be a multiple of 4 that divides both sides")
     if channels % 48 or channels < 48 or pairs < 2:
         raise InputError(f"channels={channels}, pairs={pairs}: channels must be a multiple of 48, pairs 2 or more")
     return ModelConfig(
         name="mini",
-        patch=16,
+        patch=patch,
         width=channels,
         heads=channels // 48,
         blocks=(_FRAME, _GLOBAL) * pairs,
         taps=(pairs // 2 * 2 - 1, 2 * pairs - 1),
-        resize=ResizeRule(longer_side=128, multiple=16),
-        encoder=StemConfig(),
+        resize=ResizeRule(longer_side=max(size), multiple=patch),
+        encoder=StemConfig(position_grid=(size[0] // patch, size[1] // patch)),
         camera=MlpCamera(),
         dense=StemDense(),
         tokens=TokenConfig(camera=1, registers=1, reference="middle", reference_embedding=True),

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 
 from . import faults, sequences
-from .handheld import handheld_walk
+from .handheld import handheld_path
 from .jumble import clutter, jumble, weathered
 from .kitchens import kitchen
 from .palette import Rng
 from .places import corridor, shelves, staircase, yard
 from .rooms import furnished_room, laid_table
 from .scene import SceneBuilder
-from .sequences import SHARES, Clips, Take
+from .sequences import SHARES, ClipPlan, Clips
 
 FIELD_OF_VIEW = np.radians((45.0, 80.0))  # horizontal
 PLACES: dict[Callable[[Rng], SceneBuilder], float] = {
@@ -31,7 +31,7 @@ PLACES: dict[Callable[[Rng], SceneBuilder], float] = {
 CLUTTERED = (furnished_room, laid_table, kitchen, corridor, staircase)
 
 
-def wild_plan(clip: int, frames: int, breadth: float = 1.0) -> Take:
+def wild_plan(clip: int, frames: int, breadth: float = 1.0) -> ClipPlan:
     """Clip number `clip` of the wide world."""
     rng = np.random.default_rng((clip, 15485867))
     place = list(PLACES)[int(rng.choice(len(PLACES), p=list(PLACES.values())))]
@@ -39,13 +39,13 @@ def wild_plan(clip: int, frames: int, breadth: float = 1.0) -> Take:
     if place in CLUTTERED and rng.random() < 0.6:
         clutter(scene, rng, int(rng.integers(4, 16)))
     weathered(scene, rng)
-    walk = handheld_walk(rng, scene, frames, breadth)
+    path = handheld_path(rng, scene, frames, breadth)
     field_of_view = rng.uniform(*FIELD_OF_VIEW)
-    seen = faults.draw(rng, walk, field_of_view)
-    return Take(scene, walk, field_of_view, seen.exposure, seen.balance, seen)
+    seen = faults.draw(rng, path, field_of_view)
+    return ClipPlan(scene, path, field_of_view, seen.exposure, seen.balance, seen)
 
 
-def plan(clip: int, frames: int, breadth: float, shares: Sequence[float], wild: float) -> Take:
+def plan(clip: int, frames: int, breadth: float = 1.0, shares: Sequence[float] = SHARES, *, wild: float) -> ClipPlan:
     """Clip number `clip` of one world or the other."""
     if np.random.default_rng((clip, 32452843)).random() < wild:
         return wild_plan(clip, frames, breadth)
@@ -70,11 +70,11 @@ def sample(
 
     Portrait clips are W pixels high and H wide: rendered by a camera that lies on its side, and turned upright.
     """
-    takes = [plan(clip, frames, breadth, shares, wild) for clip in range(seed, seed + count)]
+    plans = [plan(clip, frames, breadth, shares, wild=wild) for clip in range(seed, seed + count)]
     if not portrait:
-        return sequences.film(takes, seed, height, width, samples=samples, device=device)
-    sideways = [replace(take, walk=replace(take.walk, roll=take.walk.roll - np.pi / 2)) for take in takes]
-    return upright(sequences.film(sideways, seed, height, width, samples=samples, device=device))
+        return sequences.render_clips(plans, seed, height, width, samples=samples, device=device)
+    sideways = [replace(plan, path=replace(plan.path, roll=plan.path.roll - np.pi / 2)) for plan in plans]
+    return upright(sequences.render_clips(sideways, seed, height, width, samples=samples, device=device))
 
 
 def upright(clips: Clips) -> Clips:

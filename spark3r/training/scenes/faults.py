@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .paths import Walk, resampled, tremor
+from .paths import CameraPath, resampled, tremor
 
 KERNEL = 9  # pixels of the blur kernel
 
@@ -40,9 +40,9 @@ class Faults:
         return replace(self, **courses)
 
 
-def draw(rng: np.random.Generator, walk: Walk, field_of_view: float) -> Faults:
+def draw(rng: np.random.Generator, path: CameraPath, field_of_view: float) -> Faults:
     """Faults as they come: half of all clips nearly free of each."""
-    frames = len(walk.yaw)
+    frames = len(path.yaw)
     drift = tremor(rng, np.linspace(0, 0.15 * frames, frames), 4)
     exposure = 1.1 * 2.0 ** (rng.uniform(-0.6, 0.6) + rng.uniform(0, 0.35) * drift[:, 0])
     balance = 1 + rng.uniform(-0.14, 0.14, 3) * rng.uniform(0, 1) + rng.uniform(0, 0.05) * drift[:, 1:]
@@ -50,7 +50,7 @@ def draw(rng: np.random.Generator, walk: Walk, field_of_view: float) -> Faults:
         exposure,
         balance,
         metering=rng.uniform(0.2, 0.9),
-        blur=_blur(rng, walk, field_of_view),
+        blur=_blur(rng, path, field_of_view),
         vignette=rng.uniform(0.0, 0.5) * (rng.random() < 0.6),
         gamma=float(np.exp(rng.uniform(-0.25, 0.25))),
         haze=rng.uniform(0.0, 0.12) * (rng.random() < 0.5),
@@ -61,11 +61,11 @@ def draw(rng: np.random.Generator, walk: Walk, field_of_view: float) -> Faults:
     )
 
 
-def _blur(rng: np.random.Generator, walk: Walk, field_of_view: float) -> np.ndarray:
+def _blur(rng: np.random.Generator, path: CameraPath, field_of_view: float) -> np.ndarray:
     """Covariances [S, 3]: defocus that drifts, and motion along the turn of the camera and the shake of the hand."""
-    frames = len(walk.yaw)
+    frames = len(path.yaw)
     focal = 0.5 / np.tan(field_of_view / 2)  # in widths
-    turn = np.stack([np.gradient(walk.yaw) * np.cos(walk.pitch), np.gradient(walk.pitch)], -1) if frames > 1 else 0.0
+    turn = np.stack([np.gradient(path.yaw) * np.cos(path.pitch), np.gradient(path.pitch)], -1) if frames > 1 else 0.0
     shutter = rng.uniform(0.0, 0.12) if rng.random() < 0.6 else 0.0  # share of the time between frames
     shake = rng.standard_normal((frames, 2)) * rng.exponential(1.0, (frames, 1)) * rng.uniform(0, 0.006)
     streak = np.clip(focal * shutter * turn + shake * (rng.random() < 0.6), -0.05, 0.05)

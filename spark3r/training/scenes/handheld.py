@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .paths import MAX_STEP, Walk, clearance, eased, inside, progress_of, shaken
+from .paths import MAX_STEP, CameraPath, clearance, eased, inside, progress_of, shaken
 from .scene import SceneBuilder
 
 STEP = (0.015, 0.30)  # metres between neighbouring frames
@@ -16,18 +16,18 @@ PITCH = np.radians((-69.0, 46.0))
 CANDIDATES = 6
 
 
-def handheld_walk(rng: np.random.Generator, scene: SceneBuilder, frames: int, breadth: float) -> Walk:
+def handheld_path(rng: np.random.Generator, scene: SceneBuilder, frames: int, breadth: float) -> CameraPath:
     """The freest of a few random paths of S frames; `breadth` in 0..1 scales turn and travel."""
-    walks = [_candidate(rng, scene, frames, breadth) for _ in range(CANDIDATES)]
-    return inside(scene, shaken(max(walks, key=lambda walk: _freedom(scene, walk)), rng, 0.35 * frames))
+    paths = [_candidate(rng, scene, frames, breadth) for _ in range(CANDIDATES)]
+    return inside(scene, shaken(max(paths, key=lambda path: _freedom(scene, path)), rng, 0.35 * frames))
 
 
-def _candidate(rng: np.random.Generator, scene: SceneBuilder, frames: int, breadth: float) -> Walk:
+def _candidate(rng: np.random.Generator, scene: SceneBuilder, frames: int, breadth: float) -> CameraPath:
     s = eased(progress_of(rng, frames)) if rng.random() < 0.5 else progress_of(rng, frames)
     position = _course(rng, scene, s, breadth)
     yaw, pitch = _gaze(rng, scene, position, s, breadth)
     roll = rng.uniform(-0.7, 0.7) if rng.random() < 0.15 else 0.13 * rng.standard_normal()
-    return Walk(position, yaw, pitch, roll + 0.07 * rng.standard_normal() * (s - 0.5))
+    return CameraPath(position, yaw, pitch, roll + 0.07 * rng.standard_normal() * (s - 0.5))
 
 
 def _course(rng: np.random.Generator, scene: SceneBuilder, s: np.ndarray, breadth: float) -> np.ndarray:
@@ -71,11 +71,11 @@ def _gaze(
     return yaw, np.clip(pitch + 0.1 * rng.standard_normal(), *PITCH)
 
 
-def _freedom(scene: SceneBuilder, walk: Walk) -> float:
+def _freedom(scene: SceneBuilder, path: CameraPath) -> float:
     """How free the camera and its view are, metres, less what it turns too fast."""
-    some = slice(None, None, max(1, len(walk.yaw) // 12))
-    ahead = walk.world_from_camera()[some, :3, 2]
-    here = clearance(scene, walk.position[some])
-    near = clearance(scene, walk.position[some] + 0.45 * ahead)
-    haste = np.abs(np.diff(walk.yaw)).max(initial=0.0) - 1.5 * MAX_STEP
+    some = slice(None, None, max(1, len(path.yaw) // 12))
+    ahead = path.world_from_camera()[some, :3, 2]
+    here = clearance(scene, path.position[some])
+    near = clearance(scene, path.position[some] + 0.45 * ahead)
+    haste = np.abs(np.diff(path.yaw)).max(initial=0.0) - 1.5 * MAX_STEP
     return float(min(here.min(), 0.3) * 4 + min(near.min(), 0.15) * 3 + min(near.mean(), 0.5) - 4 * max(haste, 0.0))

@@ -16,7 +16,7 @@ FRAMES_OF_A_PASSAGE = 10  # fewer would not lead through a door
 
 
 @dataclass(frozen=True)
-class Walk:
+class CameraPath:
     """Where a camera is and looks over time; angles in radians, yaw from +x to +y, pitch up."""
 
     position: np.ndarray  # [S, 3] metres
@@ -36,9 +36,9 @@ class Walk:
         out[:, :3, 3] = self.position
         return out
 
-    def resampled(self, frames: int) -> Walk:
+    def resampled(self, frames: int) -> CameraPath:
         """The same course in so many frames: from the same first view to the same last, smooth in between."""
-        return Walk(*(resampled(values, frames) for values in (self.position, self.yaw, self.pitch, self.roll)))
+        return CameraPath(*(resampled(values, frames) for values in (self.position, self.yaw, self.pitch, self.roll)))
 
 
 def resampled(
@@ -102,8 +102,10 @@ def progress_of(rng: np.random.Generator, frames: int) -> np.ndarray:
     return np.concatenate([[0.0], np.cumsum(steps) / steps.sum()])[:frames]
 
 
-def stroll(rng: np.random.Generator, scene: SceneBuilder, progress: np.ndarray, sweep: float, travel: float) -> Walk:
-    """A walk: from one place to another, turning by `sweep` radians on the way."""
+def stroll(
+    rng: np.random.Generator, scene: SceneBuilder, progress: np.ndarray, sweep: float, travel: float
+) -> CameraPath:
+    """A stroll: from one place to another, turning by `sweep` radians on the way."""
     half = np.array(scene.size[:2]) / 2 - 0.45
     middle = rng.uniform(-1, 1, 2) * half
     heading = rng.uniform(0, 2 * np.pi)
@@ -115,12 +117,12 @@ def stroll(rng: np.random.Generator, scene: SceneBuilder, progress: np.ndarray, 
     z = np.full(len(s), rng.uniform(1.15, 1.7))
     yaw = toward + sweep * (s[:, 0] - 0.5)
     pitch = rng.uniform(-0.38, 0.04) + rng.uniform(-0.12, 0.12) * (s[:, 0] - 0.5)
-    return Walk(np.concatenate([xy, z[:, None]], -1), yaw, pitch, np.zeros(len(s)))
+    return CameraPath(np.concatenate([xy, z[:, None]], -1), yaw, pitch, np.zeros(len(s)))
 
 
 def orbit(
     rng: np.random.Generator, target: np.ndarray, progress: np.ndarray, sweep: float, radius: float, height: float
-) -> Walk:
+) -> CameraPath:
     """An arc around a target [3] at `radius` metres and `height` above it, looking at it."""
     s = eased(progress)
     angle = rng.uniform(0, 2 * np.pi) + sweep * (s - 0.5)
@@ -129,39 +131,39 @@ def orbit(
     position = target + np.stack([r * np.cos(angle), r * np.sin(angle), rise], -1)
     aim = rng.uniform(-0.08, 0.08, 2)
     pitch = np.arctan2(-rise, r) + aim[1]
-    return Walk(position, angle + np.pi + aim[0], pitch, np.zeros(len(s)))
+    return CameraPath(position, angle + np.pi + aim[0], pitch, np.zeros(len(s)))
 
 
-def shaken(walk: Walk, rng: np.random.Generator, seconds: float) -> Walk:
-    """The same walk in a human hand: centimetres and about a degree of tremor."""
-    times = np.linspace(0, seconds, len(walk.yaw))
+def shaken(path: CameraPath, rng: np.random.Generator, seconds: float) -> CameraPath:
+    """The same path in a human hand: centimetres and about a degree of tremor."""
+    times = np.linspace(0, seconds, len(path.yaw))
     noise = tremor(rng, times, 6) * rng.uniform(0.4, 1.2)
-    return Walk(
-        walk.position + 0.012 * noise[:, :3],
-        walk.yaw + 0.015 * noise[:, 3],
-        walk.pitch + 0.015 * noise[:, 4],
-        walk.roll + 0.02 * noise[:, 5] + rng.uniform(-0.03, 0.03),
+    return CameraPath(
+        path.position + 0.012 * noise[:, :3],
+        path.yaw + 0.015 * noise[:, 3],
+        path.pitch + 0.015 * noise[:, 4],
+        path.roll + 0.02 * noise[:, 5] + rng.uniform(-0.03, 0.03),
     )
 
 
-def inside(scene: SceneBuilder, walk: Walk, margin: float = 0.2) -> Walk:
-    """The same walk, kept off the outer walls."""
+def inside(scene: SceneBuilder, path: CameraPath, margin: float = 0.2) -> CameraPath:
+    """The same path, kept off the outer walls."""
     limit = np.array([scene.size[0] / 2 - margin, scene.size[1] / 2 - margin, scene.size[2] - margin])
-    return replace(walk, position=np.clip(walk.position, [-limit[0], -limit[1], margin], limit))
+    return replace(path, position=np.clip(path.position, [-limit[0], -limit[1], margin], limit))
 
 
-def free_view(scene: SceneBuilder, walk: Walk) -> float:
-    """How free a walk is: the least clearance of the camera, and of points before it (metres, larger is better)."""
-    flat = np.stack([np.cos(walk.yaw), np.sin(walk.yaw), np.zeros_like(walk.yaw)], -1)
-    some = slice(None, None, max(1, len(walk.yaw) // 12))
-    here = clearance(scene, walk.position[some]).min()
-    ahead = clearance(scene, (walk.position + 0.7 * flat)[some]).min()
-    far = clearance(scene, (walk.position + 1.4 * flat)[some]).mean()
+def free_view(scene: SceneBuilder, path: CameraPath) -> float:
+    """How free a path is: the least clearance of the camera, and of points before it (metres, larger is better)."""
+    flat = np.stack([np.cos(path.yaw), np.sin(path.yaw), np.zeros_like(path.yaw)], -1)
+    some = slice(None, None, max(1, len(path.yaw) // 12))
+    here = clearance(scene, path.position[some]).min()
+    ahead = clearance(scene, (path.position + 0.7 * flat)[some]).min()
+    far = clearance(scene, (path.position + 1.4 * flat)[some]).mean()
     return float(min(here, CLEARANCE) * 4 + min(ahead, 0.3) * 2 + min(far, 0.5))
 
 
-def training_walk(rng: np.random.Generator, scene: SceneBuilder, kind: str, frames: int, breadth: float) -> Walk:
-    """The freest of a few random walks of S frames; `breadth` in 0..1 scales turn and travel."""
+def training_path(rng: np.random.Generator, scene: SceneBuilder, kind: str, frames: int, breadth: float) -> CameraPath:
+    """The freest of a few random paths of S frames; `breadth` in 0..1 scales turn and travel."""
     progress = progress_of(rng, frames)
     limit = min(MAX_SWEEP, MAX_STEP * max(frames - 1, 1)) * breadth
     best, best_score = None, -np.inf
@@ -169,31 +171,31 @@ def training_walk(rng: np.random.Generator, scene: SceneBuilder, kind: str, fram
         sweep = limit * rng.choice((-1, 1)) * rng.uniform(0.15, 1.0)
         if kind == "table":
             target = np.array([*rng.uniform(-0.15, 0.15, 2), 0.82])
-            walk = orbit(rng, target, progress, sweep, rng.uniform(0.75, 1.35), rng.uniform(0.25, 0.75))
+            path = orbit(rng, target, progress, sweep, rng.uniform(0.75, 1.35), rng.uniform(0.25, 0.75))
         elif kind == "room" and rng.random() < 0.2:
             target = np.array([*rng.uniform(-0.6, 0.6, 2), rng.uniform(0.4, 0.9)])
-            walk = orbit(rng, target, progress, sweep, rng.uniform(1.4, 2.1), rng.uniform(0.5, 0.9))
+            path = orbit(rng, target, progress, sweep, rng.uniform(1.4, 2.1), rng.uniform(0.5, 0.9))
         elif kind == "flat" and frames >= FRAMES_OF_A_PASSAGE and rng.random() < 0.75:
-            walk = passage(rng, scene, progress, 0.3 * (frames - 1) * breadth)
+            path = passage(rng, scene, progress, 0.3 * (frames - 1) * breadth)
         else:
             travel = rng.uniform(0.05, 0.28) * max(frames - 1, 1) * breadth if rng.random() < 0.8 else 0.1
-            walk = stroll(rng, scene, progress, sweep, min(travel, 2.5))
-        score = free_view(scene, walk)
+            path = stroll(rng, scene, progress, sweep, min(travel, 2.5))
+        score = free_view(scene, path)
         if score > best_score:
-            best, best_score = walk, score
+            best, best_score = path, score
         if score > 4 * CLEARANCE + 0.95:
             break
     assert best is not None
     return inside(scene, shaken(best, rng, 0.35 * frames))
 
 
-def doorway(scene: SceneBuilder, progress: np.ndarray) -> Walk:
+def doorway(scene: SceneBuilder, progress: np.ndarray) -> CameraPath:
     """From one end of two rooms to the other, through the door at the origin, looking about."""
     return _through_the_door(scene, eased(progress), sway=0.7, glance=0.7, glances=1.25, height=1.45, pitch=-0.17)
 
 
-def passage(rng: np.random.Generator, scene: SceneBuilder, progress: np.ndarray, travel: float) -> Walk:
-    """A stretch of such a walk, of about `travel` metres at most, by anybody."""
+def passage(rng: np.random.Generator, scene: SceneBuilder, progress: np.ndarray, travel: float) -> CameraPath:
+    """A stretch of such a path, of about `travel` metres at most, by anybody."""
     span = min(1.0, travel / (scene.size[0] - 3.5))
     return _through_the_door(
         scene,
@@ -215,7 +217,7 @@ def _through_the_door(
     glances: float,  # and how many times both
     height: float,
     pitch: float,
-) -> Walk:
+) -> CameraPath:
     """Straight on at the door, swaying and looking about in the rooms."""
     reach = scene.size[0] / 2 - 0.9
     x = -reach + (2 * reach - 1.7) * s
@@ -223,4 +225,4 @@ def _through_the_door(
     calm = np.clip((np.abs(x) - 0.6) / 1.2, 0.0, 1.0)
     yaw = glance * np.sin(2 * glances * np.pi * s) * calm * calm * (3 - 2 * calm)
     z = np.full(len(s), height)
-    return Walk(np.stack([x, aside, z], -1), yaw, np.full(len(s), pitch), np.zeros(len(s)))
+    return CameraPath(np.stack([x, aside, z], -1), yaw, np.full(len(s), pitch), np.zeros(len(s)))

@@ -53,19 +53,19 @@ class Recipe:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
 
-def walk_of(recipe: Recipe, scene: SceneBuilder) -> paths.Walk:
+def path_of(recipe: Recipe, scene: SceneBuilder) -> paths.CameraPath:
     """The camera path of a clip, in a steady hand."""
     rng = np.random.default_rng((recipe.path_seed, recipe.seed, 15485863))
     progress = np.linspace(0, 1, recipe.frames)
     sweep = np.radians(recipe.sweep)
     if recipe.path == "orbit":
-        walk = paths.orbit(rng, np.array([0.0, 0.0, 0.84]), progress, sweep, recipe.radius, recipe.rise)
+        path = paths.orbit(rng, np.array([0.0, 0.0, 0.84]), progress, sweep, recipe.radius, recipe.rise)
     elif recipe.path == "doorway":
-        walk = paths.doorway(scene, progress)
+        path = paths.doorway(scene, progress)
     else:
-        walks = [paths.stroll(rng, scene, progress, sweep, recipe.travel) for _ in range(30)]
-        walk = max(walks, key=lambda candidate: paths.free_view(scene, candidate))
-    return paths.shaken(walk, rng, recipe.frames / recipe.fps)
+        strolls = [paths.stroll(rng, scene, progress, sweep, recipe.travel) for _ in range(30)]
+        path = max(strolls, key=lambda candidate: paths.free_view(scene, candidate))
+    return paths.shaken(path, rng, recipe.frames / recipe.fps)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Stage:
     @staticmethod
     def of(recipe: Recipe) -> Stage:
         builder = rooms.scene(recipe.seed, recipe.scene)
-        poses = walk_of(recipe, builder).world_from_camera().astype(np.float32)
+        poses = path_of(recipe, builder).world_from_camera().astype(np.float32)
         return Stage(recipe, Scenes.stack([builder]), torch.from_numpy(poses))
 
     def cameras(self, height: int, width: int, indices: np.ndarray | None = None) -> Cameras:

@@ -44,30 +44,30 @@ def exposures(rng: np.random.Generator, frames: int) -> tuple[np.ndarray, np.nda
 
 
 @dataclass(frozen=True)
-class Take:
+class ClipPlan:
     """A clip as planned: nothing of it is rendered yet."""
 
     scene: SceneBuilder
-    walk: paths.Walk  # S frames
+    path: paths.CameraPath  # S frames
     field_of_view: float  # horizontal, radians
     exposure: np.ndarray  # [S]
     balance: np.ndarray  # [S, 3]
     faults: faults.Faults | None = None  # beyond those; None: a good camera
 
-    def resampled(self, frames: int) -> Take:
-        """The same walk through the same scene in the same light, only in so many frames."""
+    def resampled(self, frames: int) -> ClipPlan:
+        """The same path through the same scene in the same light, only in so many frames."""
         exposure, balance = paths.resampled(self.exposure, frames), paths.resampled(self.balance, frames)
         seen = None if self.faults is None else self.faults.resampled(frames)
-        return replace(self, walk=self.walk.resampled(frames), exposure=exposure, balance=balance, faults=seen)
+        return replace(self, path=self.path.resampled(frames), exposure=exposure, balance=balance, faults=seen)
 
 
-def plan(clip: int, frames: int, breadth: float = 1.0, shares: Sequence[float] = SHARES) -> Take:
-    """Clip number `clip`; where it leads depends on the number of frames too (`Take.resampled` leads the same way)."""
+def plan(clip: int, frames: int, breadth: float = 1.0, shares: Sequence[float] = SHARES) -> ClipPlan:
+    """Clip number `clip`; where it leads depends on the number of frames too (unlike in `resampled`)."""
     rng = np.random.default_rng((clip, 104729))
     kind = str(rng.choice(KINDS, p=shares))
     scene = rooms.scene(clip, kind)
-    walk = paths.training_walk(rng, scene, kind, frames, breadth)
-    return Take(scene, walk, rng.uniform(*FIELD_OF_VIEW), *exposures(rng, frames))
+    path = paths.training_path(rng, scene, kind, frames, breadth)
+    return ClipPlan(scene, path, rng.uniform(*FIELD_OF_VIEW), *exposures(rng, frames))
 
 
 def sample(
@@ -83,12 +83,12 @@ def sample(
     device: str | torch.device = "cpu",
 ) -> Clips:
     """Clips number seed, seed + 1, … seed + count - 1. The same arguments give the same clips."""
-    takes = [plan(clip, frames, breadth, shares) for clip in range(seed, seed + count)]
-    return film(takes, seed, height, width, samples=samples, device=device)
+    plans = [plan(clip, frames, breadth, shares) for clip in range(seed, seed + count)]
+    return render_clips(plans, seed, height, width, samples=samples, device=device)
 
 
-def film(
-    takes: Sequence[Take],  # of S frames each
+def render_clips(
+    plans: Sequence[ClipPlan],  # of S frames each
     seed: int,  # of the sensor noise
     height: int,
     width: int,
@@ -97,34 +97,34 @@ def film(
     device: str | torch.device = "cpu",
 ) -> Clips:
     """Renders planned clips."""
-    count, frames = len(takes), len(takes[0].walk.yaw)
-    scenes = Scenes.stack([take.scene for take in takes]).to(device)
+    count, frames = len(plans), len(plans[0].path.yaw)
+    scenes = Scenes.stack([plan.scene for plan in plans]).to(device)
 
     def gathered(rows: list[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.concatenate(rows).astype(np.float32)).to(device)
 
     which = torch.arange(count, device=device).repeat_interleave(frames)
-    lenses = [np.repeat(pinhole(take.field_of_view, height, width)[None], frames, 0) for take in takes]
-    cameras = Cameras(which, gathered([take.walk.world_from_camera() for take in takes]), gathered(lenses))
+    lenses = [np.repeat(pinhole(plan.field_of_view, height, width)[None], frames, 0) for plan in plans]
+    cameras = Cameras(which, gathered([plan.path.world_from_camera() for plan in plans]), gathered(lenses))
     linear, depth = render(scenes, cameras, height, width, samples)
-    exposure, balance = gathered([take.exposure for take in takes]), gathered([take.balance for take in takes])
-    images = developed(takes, linear, exposure, balance, seed)
+    exposure, balance = gathered([plan.exposure for plan in plans]), gathered([plan.balance for plan in plans])
+    images = developed(plans, linear, exposure, balance, seed)
     shape = (count, frames)
     return Clips(*(x.unflatten(0, shape) for x in (images, depth, cameras.world_from_camera, cameras.intrinsics)))
 
 
-def developed(takes: Sequence[Take], linear: Tensor, exposure: Tensor, balance: Tensor, seed: int) -> Tensor:
+def developed(plans: Sequence[ClipPlan], linear: Tensor, exposure: Tensor, balance: Tensor, seed: int) -> Tensor:
     """Display images of linear ones [F, 3, H, W]: by a good camera, or by one with faults."""
-    images, frames = torch.empty_like(linear), len(linear) // len(takes)
-    good = torch.tensor([take.faults is None for take in takes], device=linear.device).repeat_interleave(frames)
+    images, frames = torch.empty_like(linear), len(linear) // len(plans)
+    good = torch.tensor([plan.faults is None for plan in plans], device=linear.device).repeat_interleave(frames)
     if bool(good.any()):
         images[good] = with_noise(develop(linear[good], exposure[good], balance[good]), seed)
-    for i, take in enumerate(takes):
-        if take.faults is not None:
+    for i, plan in enumerate(plans):
+        if plan.faults is not None:
             own = slice(i * frames, (i + 1) * frames)
-            light = faults.on_light(linear[own], take.faults)
+            light = faults.on_light(linear[own], plan.faults)
             images[own] = faults.on_picture(
-                develop(light, faults.metered(light, take.faults), balance[own]), take.faults
+                develop(light, faults.metered(light, plan.faults), balance[own]), plan.faults
             )
     return images
 

@@ -119,11 +119,11 @@ def test_every_kind_of_scene_stays_within_capacity_and_lets_a_camera_stand() -> 
     for seed in range(940_000_300, 940_000_312):
         for kind in sequences.KINDS:
             builder = rooms.scene(seed, kind)
-            walk = paths.training_walk(np.random.default_rng(seed), builder, kind, 6, 1.0)
-            assert paths.clearance(builder, walk.position).min() > -0.2
-            turn = np.abs(np.diff(np.unwrap(walk.yaw)))
+            path = paths.training_path(np.random.default_rng(seed), builder, kind, 6, 1.0)
+            assert paths.clearance(builder, path.position).min() > -0.2
+            turn = np.abs(np.diff(np.unwrap(path.yaw)))
             assert turn.max() < 1.9 * paths.MAX_STEP
-            assert np.ptp(np.unwrap(walk.yaw)) < paths.MAX_SWEEP + 0.2
+            assert np.ptp(np.unwrap(path.yaw)) < paths.MAX_SWEEP + 0.2
 
 
 def test_long_clips_lead_through_the_door_and_short_ones_do_not() -> None:
@@ -133,7 +133,7 @@ def test_long_clips_lead_through_the_door_and_short_ones_do_not() -> None:
     for frames in crossed:
         for seed in range(940_000_320, 940_000_336):
             builder = rooms.scene(seed, "flat")
-            x, y, z = paths.training_walk(np.random.default_rng(seed), builder, "flat", frames, 1.0).position.T
+            x, y, z = paths.training_path(np.random.default_rng(seed), builder, "flat", frames, 1.0).position.T
             crossed[frames] += bool(x.min() < -1 and x.max() > 1)
             if x.min() < 0 < x.max():
                 assert abs(np.interp(0, np.sort(x), y[np.argsort(x)])) < 0.45  # the opening is a metre wide
@@ -144,5 +144,5 @@ def test_long_clips_lead_through_the_door_and_short_ones_do_not() -> None:
 
 
 def test_a_clip_to_roam_in_is_drawn_from_other_shares_with_the_same_seed() -> None:
-    takes = [sequences.plan(seed, 12, 1.0, (0.0, 0.0, 1.0)) for seed in range(940_000_340, 940_000_343)]
-    assert all(take.scene.size[0] > 8 for take in takes)
+    plans = [sequences.plan(seed, 12, 1.0, (0.0, 0.0, 1.0)) for seed in range(940_000_340, 940_000_343)]
+    assert all(plan.scene.size[0] > 8 for plan in plans)

@@ -23,7 +23,8 @@ from .rooms import furnished_room, laid_table
 from .scene import SceneBuilder
 from .sequences import SHARES, ClipPlan, Clips
 
-FIELD_OF_VIEW = np.radians((45.0, 80.0))  # horizontal
+FIELD_OF_VIEW = np.radians((45.0, 80.0))  # horizontal; most cameras have
+USUAL_FIELD_OF_VIEW, SPREAD = np.radians((60.0, 7.0))
 PLACES: dict[Callable[[Rng], SceneBuilder], float] = {
     furnished_room: 0.20, laid_table: 0.14, kitchen: 0.22, jumble: 0.18,
     corridor: 0.06, staircase: 0.06, shelves: 0.06, yard: 0.08,
@@ -40,7 +41,7 @@ def wild_plan(clip: int, frames: int, breadth: float = 1.0) -> ClipPlan:
         clutter(scene, rng, int(rng.integers(4, 16)))
     weathered(scene, rng)
     path = handheld_path(rng, scene, frames, breadth)
-    field_of_view = rng.uniform(*FIELD_OF_VIEW)
+    field_of_view = float(np.clip(rng.normal(USUAL_FIELD_OF_VIEW, SPREAD), *FIELD_OF_VIEW))
     seen = faults.draw(rng, path, field_of_view)
     return ClipPlan(scene, path, field_of_view, seen.exposure, seen.balance, seen)
 

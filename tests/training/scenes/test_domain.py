@@ -106,7 +106,7 @@ def test_hands_hold_cameras_at_any_height_roll_and_pitch_and_may_turn_away_from_
     assert min(pitches) < -30
     assert max(pitches) > 5
     assert max(sweeps) > 130
-    assert 45 <= min(lenses) < 52 < 73 < max(lenses) <= 80
+    assert 45 <= min(lenses) < 52 < 70 < max(lenses) <= 80
 
 
 def test_hands_keep_clear_of_most_things() -> None:

@@ -11,7 +11,23 @@ ABOUT = "Spark3R: long videos into depth, cameras and point clouds, fast, withou
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code. `--help` and flags that do not parse leave by SystemExit."""
+    """Runs one command; returns the exit code. `--help` and flags that do not parse leave by SystemExit.
+
+    Under `torchrun` rank 0 runs it, with the other ranks at its service.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return _run(arguments)
+    from spark3r.team import team
+
+    try:
+        with team() as leads:
+            return _run(arguments) if leads else 0
+    except InputError as error:
+        print(f"spark3r: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         require("The command line", "tyro")
     except InputError as error:

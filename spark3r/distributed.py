@@ -56,8 +56,11 @@ class FrameShare(WholeClip):
         clips = zip(framed, order.tolist(), strict=True)
         return torch.stack([self.ranks.exchange(clip, starts, frames) for clip, frames in clips])
 
-    def across_ranks(self, plan: Planner, whole: TokenLayout) -> Planner:
-        """The same planner, of a clip of layout `whole`, with keys/values from the frames of all ranks."""
+    def now_in(self, stage: str) -> None:
+        self.ranks.traffic.stage = stage
+
+    def across(self, plan: Planner, whole: TokenLayout) -> Planner:
+        """The same planner with keys/values from the frames of all ranks."""
 
         def planned(x: Tensor, layout: TokenLayout, layer: int) -> Reduction:
             if isinstance(plan, SchedulePlanner) and plan.schedule.policy == "uniform" and plan.acts(layer):

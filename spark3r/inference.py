@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ from spark3r.models.network import Network, Taps
 from spark3r.reconstruction import Cost, Reconstruction
 from spark3r.reduction import ReductionSchedule, SchedulePlanner
 from spark3r.stages import STAGE_OF_SCOPE
-from spark3r.tokens import TokenLayout
+from spark3r.tokens import WHOLE_CLIP, TokenLayout, WholeClip
 from spark3r.windows import by_windows
 
 
@@ -72,7 +73,7 @@ def reconstruct(
     schedule = _schedule(schedule, window, overlap, len(frames), network)
 
     def run(some: Frames, progress: Callable[[Progress], None] | None) -> Reconstruction:
-        return _Run(some, network, schedule.of_a_window, resolution, progress, cancel).run()
+        return _runner(some, network, schedule.of_a_window, resolution, progress, cancel)
 
     if schedule.frames_at_once(len(frames)) == len(frames):
         return run(frames, progress)
@@ -109,8 +110,8 @@ def _loaded(
     return load_model(model, device, dtype, progress=told, cancel=cancel)
 
 
-class _Run:
-    """One reconstruction under way."""
+class Run:
+    """One reconstruction under way: of a whole clip, or of the frames that this rank holds of one."""
 
     def __init__(
         self,
@@ -120,32 +121,36 @@ class _Run:
         resolution: int | None,
         progress: Callable[[Progress], None] | None,
         cancel: Callable[[], bool] | None,
+        clip: WholeClip = WHOLE_CLIP,
     ):
-        self.frames, self.network, self.resolution = frames, network, resolution
-        self.schedule = schedule_for(schedule, len(frames), network)
+        self.frames, self.network, self.resolution, self.clip = frames, network, resolution, clip
+        total = clip.total(len(frames))
+        self.schedule = schedule_for(schedule, total, network)
         height, width = frames.images.shape[1:3]
         self.size = network_size(network, height, width, resolution)
-        self.layout = network.trunk.layout(len(frames), network.grid(*self.size))
+        self.whole = network.trunk.layout(total, network.grid(*self.size))
+        self.layout = clip.part_of(self.whole)
         self.progress, self.cancel = progress, cancel
         self.work = _Work(network, self.layout, self.schedule, self.size)
 
     def run(self) -> Reconstruction:
-        """Encoder, trunk, heads, one after the other; raises DoesNotFit before any of them."""
-        self._check_memory()
+        """Encoder, trunk, heads, one after the other: the result for the frames held here."""
         with PeakMemory(self.network.device) as memory:
             self.meter = Meter(self.network.device)
-            images, tokens, skip = self._encode()
+            with self._together():
+                images, tokens, skip = self._encode()
             taps = self._aggregate(tokens)
             del tokens
-            cameras = self.network.cameras(taps, *self.size)
-            depth, confidence, intrinsics = self._densify(taps, skip)
+            cameras = self.network.cameras(taps, *self.size, self.clip)
+            with self._together():
+                depth, confidence, intrinsics = self._densify(taps, skip)
             if cameras.intrinsics is not None:
-                intrinsics = cameras.intrinsics[0].float().cpu().numpy()
+                intrinsics = self.clip.own(cameras.intrinsics)[0].float().cpu().numpy()
         return Reconstruction(
             images=images,
             depth=depth,
             confidence=confidence,
-            world_from_camera=cameras.world_from_camera[0].float().cpu().numpy(),
+            world_from_camera=self.clip.own(cameras.world_from_camera)[0].float().cpu().numpy(),
             intrinsics=intrinsics,
             cost=self._cost(memory.peak_bytes),
             schedule=self.schedule,
@@ -159,7 +164,8 @@ class _Run:
             seen=preprocess.seen(self.network.config, *self.frames.images.shape[1:3], self.resolution),
         )
 
-    def _check_memory(self) -> None:
+    def check_memory(self) -> Run:
+        """The run itself; raises DoesNotFit, with what would fit."""
         planned = estimate(self.network, len(self.frames), *self.size, self.schedule)
         if not planned.fits:
             needed, free = (count / 2**30 for count in (planned.needed_bytes, planned.available_bytes))
@@ -167,6 +173,7 @@ class _Run:
                 f"{planned.frames} frames at {planned.width}×{planned.height} need about {needed:.1f} GiB "
                 f"but {free:.1f} GiB are free: {self._advice(planned)}"
             )
+        return self
 
     def _advice(self, planned: Estimate) -> str:
         longest = self._longest_clip(planned)
@@ -180,6 +187,17 @@ class _Run:
             return estimate(self.network, frames, planned.height, planned.width, self.schedule).needed_bytes
 
         return bisect_right(counts, planned.available_bytes, key=needed)
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Around a stage whose chunks differ from rank to rank: all ranks end it, or all stop."""
+        stopped: Cancelled | None = None
+        try:
+            yield
+        except Cancelled as reason:
+            stopped = reason
+        if self.clip.any(stopped is not None):
+            raise stopped or _stopped()
 
     def _encode(self) -> tuple[np.ndarray, Tensor, Tensor | None]:
         """Network-size images [S, H, W, 3], tokens [S, P, C] and mini's fine features, a chunk at a time."""
@@ -197,11 +215,12 @@ class _Run:
         return np.concatenate(images), tokens, torch.cat(skips) if skips else None
 
     def _aggregate(self, tokens: Tensor) -> Taps:
-        plan = self.meter.timed(SchedulePlanner(self.schedule, match_dtype=self.network.dtype))
+        planner = SchedulePlanner(self.schedule, match_dtype=self.network.dtype)
+        plan = self.meter.timed(self.clip.across(planner, self.whole))
         scopes = [block.scope for block in self.network.config.blocks]
         remaining = iter(scopes)
-        with self.meter.watching(self.network.trunk.blocks, scopes, lambda: self._step(next(remaining))):
-            return self.network.aggregate(tokens, self.layout, plan)
+        with self.meter.watching(self.network.trunk.blocks, scopes, lambda: self._step(next(remaining), agreed=True)):
+            return self.network.aggregate(tokens, self.layout, plan, clip=self.clip)
 
     def _densify(self, taps: Taps, skip: Tensor | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Depth and confidence [S, H, W] float32, and intrinsics [S, 3, 3] where the dense head finds them, moved off
@@ -223,10 +242,12 @@ class _Run:
             self._step(stage)
             yield slice(start, min(start + frames, len(self.frames)))
 
-    def _step(self, stage: str) -> None:
+    def _step(self, stage: str, agreed: bool = False) -> None:
         """Before every block and chunk: stop if asked to, then tell how far we are."""
-        if self.cancel is not None and self.cancel():
-            raise Cancelled("the reconstruction was stopped")
+        self.clip.now_in(STAGE_OF_SCOPE.get(stage, stage))
+        asked = self.cancel is not None and self.cancel()
+        if self.clip.any(asked) if agreed else asked:
+            raise _stopped()
         fraction = self.work.begin(stage)
         if self.progress is not None:
             times = {"decode": self.frames.decode_ms, **self.meter.milliseconds}
@@ -236,8 +257,45 @@ class _Run:
         times = {"decode": self.frames.decode_ms, **self.meter.milliseconds}
         times["total"] = self.frames.decode_ms + self.meter.elapsed_ms
         times.setdefault("matching", 0.0)
-        queries, keys = self.schedule.token_counts(self.layout)
-        return Cost(times, peak_bytes, self.layout.total, queries, keys)
+        queries, keys = self.schedule.token_counts(self.whole)
+        return Cost(times, peak_bytes, self.whole.total, queries, keys)
+
+
+def _stopped() -> Cancelled:
+    return Cancelled("the reconstruction was stopped")
+
+
+def _alone(
+    frames: Frames,
+    network: Network,
+    schedule: ReductionSchedule,
+    resolution: int | None,
+    progress: Callable[[Progress], None] | None,
+    cancel: Callable[[], bool] | None,
+) -> Reconstruction:
+    """In this process, all of it."""
+    return Run(frames, network, schedule, resolution, progress, cancel).check_memory().run()
+
+
+Runner = Callable[
+    [
+        Frames,
+        Network,
+        ReductionSchedule,
+        "int | None",
+        "Callable[[Progress], None] | None",
+        "Callable[[], bool] | None",
+    ],
+    Reconstruction,
+]
+
+_runner: Runner = _alone
+
+
+def run_by(runner: Runner) -> None:
+    """From here on `reconstruct` leaves the work to this (team.py, where several processes share it)."""
+    global _runner
+    _runner = runner
 
 
 class _Work:

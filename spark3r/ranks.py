@@ -5,21 +5,40 @@ Every size is told, never asked for, and tensors travel as plain bytes, so that 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_BYTES_AT_ONCE = 64 << 20
+
 
 @dataclass
 class Traffic:
-    """What the collectives of one rank have moved and taken."""
+    """What the collectives of one rank have moved and taken, in all and by stage."""
 
+    stage: str = ""  # under which what follows is counted
     bytes: int = 0  # received from other ranks
-    calls: int = 0
+    waited_ms: float = 0.0
+    by_stage: dict[str, int] = field(default_factory=dict)  # bytes
+
+    def count(self, received: int) -> None:
+        self.bytes += received
+        self.by_stage[self.stage] = self.by_stage.get(self.stage, 0) + received
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.waited_ms += (time.perf_counter() - started) * 1e3
 
 
 class Ranks:
@@ -38,11 +57,12 @@ class Ranks:
         padded[: len(rows)] = rows
         buffers = [torch.empty_like(padded) for _ in counts]
         work = dist.all_gather([_bytes(b) for b in buffers], _bytes(padded), group=self.group, async_op=True)
-        self._count(padded.nbytes * (self.size - 1))
+        self.traffic.count(padded.nbytes * (self.size - 1))
 
         def finish() -> Tensor:
             if work is not None:
-                work.wait()
+                with self.traffic.waiting():
+                    work.wait()
             return torch.cat([part[:count] for part, count in zip(buffers, counts, strict=True)]).movedim(0, dim)
 
         return finish
@@ -64,10 +84,11 @@ class Ranks:
                 sends = dist.P2POp(dist.isend, _bytes(part), self._global(after), self.group)
                 receives = dist.P2POp(dist.irecv, _bytes(following), self._global(before), self.group)
                 travelling = dist.batch_isend_irecv([sends, receives])
-                self._count(following.nbytes)
+                self.traffic.count(following.nbytes)
             yield owner, part.movedim(0, dim)
-            for work in travelling:
-                work.wait()
+            with self.traffic.waiting():
+                for work in travelling:
+                    work.wait()
             part, owner = following, (owner - 1) % self.size
 
     def exchange(self, framed: Tensor, starts: Sequence[int], order: Sequence[int]) -> Tensor:
@@ -93,9 +114,10 @@ class Ranks:
                 arriving.append((place, torch.empty_like(framed[0])))
                 receive = _bytes(arriving[-1][1])
                 pending.append(dist.P2POp(dist.irecv, receive, self._global(giver), self.group))
-                self._count(arriving[-1][1].nbytes)
-        for work in dist.batch_isend_irecv(pending) if pending else ():
-            work.wait()
+                self.traffic.count(arriving[-1][1].nbytes)
+        with self.traffic.waiting():
+            for work in dist.batch_isend_irecv(pending) if pending else ():
+                work.wait()
         for place, frame_tokens in arriving:
             out[place - here.start] = frame_tokens
         return out
@@ -103,22 +125,41 @@ class Ranks:
     def sum(self, x: Tensor) -> Tensor:
         """The sum over all ranks of a tensor that each has."""
         total = x.contiguous().clone()
-        dist.all_reduce(total, group=self.group)
-        self._count(total.nbytes * min(1, self.size - 1))
+        with self.traffic.waiting():
+            dist.all_reduce(total, group=self.group)
+        self.traffic.count(total.nbytes * min(1, self.size - 1))
         return total
 
     def any(self, flag: bool) -> bool:
         """Whether it holds on any rank; tells all the same, so that all stop at the same block."""
         votes = torch.tensor([int(flag)])
-        dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self.group)
+        with self.traffic.waiting():
+            dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self.group)
         return bool(votes[0])
+
+    def send(self, rank: int, array: np.ndarray) -> None:
+        """Rows [N, …] for another rank, some at a time."""
+        for rows in _pieces(array):
+            plain = torch.from_numpy(np.ascontiguousarray(rows).reshape(-1).view(np.uint8))
+            dist.send(plain, self._global(rank), self.group)
+
+    def receive(self, rank: int, into: np.ndarray) -> None:
+        """What another rank `send`s, of this shape and type, written into an array that may lie on disk."""
+        for rows in _pieces(into):
+            arriving = torch.empty(rows.nbytes, dtype=torch.uint8)
+            dist.recv(arriving, self._global(rank), self.group)
+            self.traffic.count(rows.nbytes)
+            rows[...] = arriving.numpy().view(rows.dtype).reshape(rows.shape)
 
     def _global(self, rank: int) -> int:
         return rank if self.group is None else dist.get_global_rank(self.group, rank)
 
-    def _count(self, received: int) -> None:
-        self.traffic.bytes += received
-        self.traffic.calls += 1
+
+def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Views of some rows each, so that what travels at once is bounded."""
+    rows = max(1, _BYTES_AT_ONCE // max(1, array[:1].nbytes))
+    for start in range(0, len(array), rows):
+        yield array[start : start + rows]
 
 
 def _bytes(x: Tensor) -> Tensor:

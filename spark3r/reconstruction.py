@@ -40,6 +40,17 @@ _ARRAYS = (
 
 
 @dataclass(frozen=True)
+class RankCost:
+    """What one of several ranks did of a run (distributed.py)."""
+
+    frames: int  # that it held
+    elapsed_ms: float
+    waited_ms: float  # of these, for other ranks and for what they sent
+    received_bytes: dict[str, int]  # by stage
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
 class Cost:
     """What a run took. A stage's time includes all blocks of that kind, their MLPs too."""
 
@@ -48,6 +59,7 @@ class Cost:
     tokens: int  # N, entering a global layer
     query_tokens: int  # M, after merging in a base layer
     kv_tokens: int  # K, after pruning in a base layer
+    ranks: tuple[RankCost, ...] = ()  # where the clip was shared by several
 
     @property
     def aggregator_ms(self) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -112,6 +113,9 @@ def split_frames(frames: int, ranks: int, group_size: int) -> list[slice]:
     return parts + [slice(frames, frames)] * (ranks - len(parts))
 
 
+_Plan = TypeVar("_Plan")
+
+
 class WholeClip:
     """All frames of a clip in one process. Where they are spread over several, `distributed.FrameShare` stands here."""
 
@@ -137,9 +141,16 @@ class WholeClip:
         """Frames of [B, S, …] rearranged: place i of a clip receives frame order[i] of it, order [B, S]."""
         return torch.stack([clip[frames] for clip, frames in zip(framed, order, strict=True)])
 
+    def across(self, plan: _Plan, whole: TokenLayout) -> _Plan:
+        """A planner for these frames' global layers, of the planner of a clip of layout `whole`."""
+        return plan
+
     def any(self, flag: bool) -> bool:
         """Whether it holds wherever frames are held."""
         return flag
+
+    def now_in(self, stage: str) -> None:
+        """Told before each step of a run, for whoever counts by stage."""
 
 
 WHOLE_CLIP = WholeClip()

@@ -19,15 +19,17 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
-from spark3r.errors import InputError
+from spark3r.errors import Cancelled, InputError
 
 PATIENCE = timedelta(minutes=10)  # of a collective
 BEAT_SECONDS = 0.5
 SILENT_SECONDS = 30.0  # without a sign of life a rank counts as lost,
 SUSPECT_SECONDS = 2.0  # or after so many once something is known to be wrong
 
-_FAILED, _JOB, _ALIVE = "spark3r/failed", "spark3r/job/{}", "spark3r/alive/{}"
+_FAILED, _JOB, _STOPPED, _ALIVE = "spark3r/failed", "spark3r/job/{}", "spark3r/stopped/{}", "spark3r/alive/{}"
 
 
 def launched() -> bool:
@@ -43,13 +45,13 @@ class World:
     """All ranks. `with World() as world:` joins them and leaves in order."""
 
     def __init__(self) -> None:
-        store, self.rank, self.size = next(iter(dist.rendezvous("env://", timeout=PATIENCE)))
+        store, self.rank, self.size = next(iter(rendezvous("env://", timeout=PATIENCE)))
         self._store = store
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(
-            backend, store=dist.PrefixStore("spark3r", store), rank=self.rank, world_size=self.size, timeout=PATIENCE
+            backend, store=PrefixStore("spark3r", store), rank=self.rank, world_size=self.size, timeout=PATIENCE
         )
         self._jobs = 0
         self._groups: dict[int, Any] = {self.size: None}
@@ -95,11 +97,21 @@ class World:
                 return
             yield job
 
+    def stop(self) -> None:
+        """Rank 0 asks that the job under way be stopped; others see it in `is_stopped`."""
+        self._store.set(_STOPPED.format(self._jobs), "1")
+
+    def is_stopped(self) -> bool:
+        """Whether the job under way is to be stopped."""
+        return self._store.check([_STOPPED.format(self._jobs)])
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """Around what all ranks do in step: an error of one ends all, with its sentence."""
         try:
             yield
+        except Cancelled:  # all ranks agreed to stop, and can go on
+            raise
         except RuntimeError as error:
             known = self._culprit(SUSPECT_SECONDS + BEAT_SECONDS)
             if known is None:

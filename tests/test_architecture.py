@@ -22,14 +22,16 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"estimate"}),
     frozenset({"windows"}),
     frozenset({"inference", "metrics", "export", "flops"}),
-    frozenset({"compare", "training"}),
+    frozenset({"compare", "training", "team"}),
     frozenset({"benchmark", "parity", "examples"}),
     frozenset({"__init__"}),
     frozenset({"commands"}),
     frozenset({"__main__"}),
 )
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
-JOINS_MODEL_AND_SCHEDULE = frozenset({"dryrun", "estimate", "flops", "inference", "compare", "plugin"}).union(
+JOINS_MODEL_AND_SCHEDULE = frozenset(
+    {"dryrun", "estimate", "flops", "inference", "compare", "plugin", "team"}
+).union(
     *FLOORS[-4:]
 )
 

@@ -56,7 +56,7 @@ def _run(network: Network, images: Tensor, plan: SchedulePlanner, clip: WholeCli
     """Cameras of all frames; depth and confidence of the frames held here."""
     size = (images.shape[-2], images.shape[-1])
     whole = network.trunk.layout(FRAMES, network.grid(*size))
-    planner: Planner = clip.across_ranks(plan, whole) if isinstance(clip, FrameShare) else plan
+    planner: Planner = clip.across(plan, whole)
     encoded = network.encode(images)
     taps = network.aggregate(encoded.patches, clip.part_of(whole), planner, clip=clip)
     dense = network.dense(taps, encoded.skip, slice(None), *size)

@@ -15,7 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Under `torchrun` rank 0 runs it, with the other ranks at its service.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    alone = "TORCHELASTIC_RUN_ID" not in os.environ or "--spread" in (sys.argv if arguments is None else arguments)
+    if alone:
         return _run(arguments)
     from spark3r.team import team
 

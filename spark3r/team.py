@@ -7,13 +7,11 @@ arrive in arrays that lie on disk where they are large, so no clip need fit the 
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
-import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -25,19 +23,22 @@ import torch.distributed as dist
 
 from spark3r.distributed import FrameShare
 from spark3r.errors import Cancelled
-from spark3r.frames import Frames
+from spark3r.frames import Frames, describe_source, planned_frames, read_frames
+from spark3r.frames.read import read_by
 from spark3r.inference import Progress, Run, run_by
 from spark3r.models.checkpoints import pick_device, skeleton
 from spark3r.models.config import config_from_json, config_to_json
 from spark3r.models.network import Network
+from spark3r.parcels import arriving_frames, arriving_json, joined, room, send_frames, send_json
 from spark3r.ranks import Ranks
 from spark3r.reconstruction import RankCost, Reconstruction
 from spark3r.reduction import ReductionSchedule
 from spark3r.tokens import split_frames
 from spark3r.world import World
 
-IN_MEMORY_BYTES = 1 << 30  # larger arrays of rank 0 lie in a file without a name
 log = logging.getLogger(__name__)
+
+leader: Leader | None = None  # of this process, while it is rank 0 of a team
 
 _FROM_RANKS = ("images", "depth", "confidence", "world_from_camera", "intrinsics")
 
@@ -56,7 +57,10 @@ def team() -> Iterator[bool]:
                 sys.exit(1)
             yield False
             return
-        run_by(Leader(world).run)
+        global leader
+        leader = Leader(world)
+        run_by(leader.run)
+        read_by(leader.read)
         yield True
 
 
@@ -66,6 +70,37 @@ class Leader:
     def __init__(self, world: World):
         self.world = world
         self._networks: weakref.WeakKeyDictionary[Network, int] = weakref.WeakKeyDictionary()
+        self.shards: Path | None = None  # every rank writes its own part there, and none comes back
+        self._latest: list[slice] | None = None  # the parts of the clip that the others hold
+        self._read: weakref.WeakKeyDictionary[Frames, list[slice]] = weakref.WeakKeyDictionary()  # held by the others
+
+    def read(
+        self,
+        source: str | Path | Sequence[str | Path],
+        *,
+        max_frames: int | None,
+        fps: float | None,
+        resolution: int,
+        progress: Callable[[int, int], None] | None,
+        cancel: Callable[[], bool] | None,
+    ) -> Frames:
+        """As `read_frames`; every rank decodes the frames that it will hold, so all must see the files."""
+        count = planned_frames(describe_source(source), max_frames, fps)
+        parts = split_frames(count, self.world.size, ReductionSchedule.group_size)
+        paths = [str(Path(path).absolute()) for path in ([source] if isinstance(source, str | Path) else source)]
+        wanted = {"max_frames": max_frames, "fps": fps, "resolution": resolution}
+        with self.world.together():
+            self.world.announce("read", paths=paths, wanted=wanted, parts=[[p.start, p.stop] for p in parts])
+            share = _share(self.world, parts)
+            assert share is not None
+            own = _read_part(source, wanted, share, progress, self._asking(cancel))
+            others = [arriving_frames(share.ranks, rank) for rank in range(1, share.ranks.size)]
+        if len({part.images.shape[1:] for part in [own, *others]}) > 1:  # photos of several sizes: look at all of them
+            return read_frames(source, **wanted, progress=progress, cancel=cancel)
+        frames = joined([own, *others])
+        if [len(part) for part in [own, *others]] == share.counts:
+            self._latest = self._read[frames] = parts
+        return frames
 
     def run(
         self,
@@ -77,7 +112,8 @@ class Leader:
         cancel: Callable[[], bool] | None,
     ) -> Reconstruction:
         """As `inference.Run`, by all ranks that get frames."""
-        parts = split_frames(len(frames), self.world.size, frames_together(schedule))
+        parts = split_frames(len(frames), self.world.size, self._unit(len(frames), schedule))
+        held = self._latest is not None and self._read.get(frames) is self._latest and self._latest == parts
         Run(frames.select(parts[0]), network, schedule, resolution, None, None).check_memory()
         with self.world.together():
             self._send(network)
@@ -87,13 +123,27 @@ class Leader:
                 frame=list(frames.images.shape[1:]),
                 schedule=schedule.to_json(),
                 resolution=resolution,
+                held=held,
+                shards=None if self.shards is None else str(self.shards),
             )
             share = _share(self.world, parts)
             assert share is not None
             for rank, part in enumerate(share.parts[1:], 1):
-                share.ranks.send(rank, frames.images[part])
+                if not held:
+                    share.ranks.send(rank, frames.images[part])
+                if self.shards is not None:
+                    some = frames.select(part)
+                    send_json([some.indices.tolist(), some.timestamps.tolist(), some.names], share.ranks, rank)
             own = Run(frames.select(parts[0]), network, schedule, resolution, progress, self._asking(cancel), share)
+            if self.shards is not None:
+                return own.run()
             return self._collected(own.run(), share, frames)
+
+    def _unit(self, frames: int, schedule: ReductionSchedule) -> int:
+        """How many consecutive frames stay together: groups, in which queries are merged and clips are read; single
+        frames where a dense run would else leave ranks idle."""
+        group = schedule.group_size
+        return 1 if schedule.is_off and frames < 2 * group * self.world.size else group
 
     def _asking(self, cancel: Callable[[], bool] | None) -> Callable[[], bool]:
         """Asks the caller, and passes a yes on to all ranks, which see it at their next chunk."""
@@ -120,13 +170,13 @@ class Leader:
         whole = {}
         for name in _FROM_RANKS:
             mine: np.ndarray = getattr(own, name)
-            whole[name] = _room((len(frames), *mine.shape[1:]), mine.dtype)
+            whole[name] = room((len(frames), *mine.shape[1:]), mine.dtype)
             whole[name][share.here] = mine
         costs = [_cost_of(own, share)]
         for rank, part in enumerate(share.parts[1:], 1):
             for name in _FROM_RANKS:
                 share.ranks.receive(rank, whole[name][part])
-            costs.append(_received_cost(share, rank))
+            costs.append(RankCost(**arriving_json(share.ranks, rank)))
         return replace(
             own, **whole, cost=replace(own.cost, ranks=tuple(costs)),
             indices=frames.indices, timestamps=frames.timestamps, names=frames.names,
@@ -139,6 +189,7 @@ class Follower:
     def __init__(self, world: World):
         self.world = world
         self._network: Network | None = None
+        self._held: Frames | None = None  # of the clip read last
 
     def follow(self) -> None:
         """Until rank 0 leaves."""
@@ -146,8 +197,20 @@ class Follower:
             with self.world.together():
                 if job["kind"] == "network":
                     self._network = _arriving_network(job)
+                elif job["kind"] == "read":
+                    self._join_reading(job)
                 else:
                     self._join(job)
+
+    def _join_reading(self, job: dict[str, Any]) -> None:
+        share = _share(self.world, [slice(*part) for part in job["parts"]])
+        if share is None:
+            return
+        paths = job["paths"]
+        source = paths[0] if len(paths) == 1 else paths
+        with suppress(Cancelled):
+            self._held = _read_part(source, job["wanted"], share, None, self.world.is_stopped)
+            send_frames(self._held, share.ranks)
 
     @torch.inference_mode()
     def _join(self, job: dict[str, Any]) -> None:
@@ -155,22 +218,32 @@ class Follower:
         if share is None:
             return
         assert self._network is not None
-        images = np.empty((share.here.stop - share.here.start, *job["frame"]), np.uint8)
-        share.ranks.receive(0, images)
+        frames = self._held
+        if not job["held"]:
+            images = np.empty((share.here.stop - share.here.start, *job["frame"]), np.uint8)
+            share.ranks.receive(0, images)
+            frames = Frames.of(images)
+        assert frames is not None
+        if job["shards"] is not None:
+            indices, timestamps, names = arriving_json(share.ranks)
+            frames = replace(frames, indices=np.array(indices), timestamps=np.array(timestamps), names=tuple(names))
         schedule = ReductionSchedule.from_json(job["schedule"])
-        run = Run(Frames.of(images), self._network, schedule, job["resolution"], None, self.world.is_stopped, share)
+        run = Run(frames, self._network, schedule, job["resolution"], None, self.world.is_stopped, share)
         try:
             found = run.run()
         except Cancelled:
             return
+        if job["shards"] is not None:
+            found.save(shard_path(Path(job["shards"]), self.world.rank))
+            return
         for name in _FROM_RANKS:
             share.ranks.send(0, getattr(found, name))
-        _send_cost(_cost_of(found, share), share)
+        send_json(asdict(_cost_of(found, share)), share.ranks)
 
 
-def frames_together(schedule: ReductionSchedule) -> int:
-    """How many consecutive frames one rank must hold together: a group, where queries are merged in groups."""
-    return 1 if schedule.is_off else schedule.group_size
+def shard_path(out: Path, rank: int) -> Path:
+    """The file of one rank's part: scene.npz → scene.0002.npz."""
+    return out.with_suffix(f".{rank:04d}.npz")
 
 
 def _share(world: World, parts: Sequence[slice]) -> FrameShare | None:
@@ -204,28 +277,22 @@ def _arriving_network(job: dict[str, Any]) -> Network:
     return network.eval().requires_grad_(False)
 
 
-def _room(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An empty array, in a file that ends with it where it is large."""
-    if int(np.prod(shape)) * dtype.itemsize <= IN_MEMORY_BYTES:
-        return np.empty(shape, dtype)
-    with tempfile.TemporaryFile(prefix="spark3r-") as file:
-        return np.memmap(file, dtype, "w+", shape=shape)
-
-
 def _cost_of(found: Reconstruction, share: FrameShare) -> RankCost:
     traffic = share.ranks.traffic
     return RankCost(len(found), found.cost.total_ms, traffic.waited_ms, traffic.by_stage, found.cost.peak_bytes)
 
 
-def _send_cost(cost: RankCost, share: FrameShare) -> None:
-    text = np.frombuffer(json.dumps(asdict(cost)).encode(), np.uint8).copy()
-    share.ranks.send(0, np.array([len(text)]))
-    share.ranks.send(0, text)
-
-
-def _received_cost(share: FrameShare, rank: int) -> RankCost:
-    length = np.empty(1, np.int64)
-    share.ranks.receive(rank, length)
-    text = np.empty(int(length[0]), np.uint8)
-    share.ranks.receive(rank, text)
-    return RankCost(**json.loads(text.tobytes()))
+def _read_part(
+    source: Any,
+    wanted: dict[str, Any],
+    share: FrameShare,
+    progress: Callable[[int, int], None] | None,
+    cancel: Callable[[], bool],
+) -> Frames:
+    """The frames that this rank holds; raises Cancelled on all ranks where it is raised on one."""
+    own: Frames | None = None
+    with suppress(Cancelled):
+        own = read_frames(source, **wanted, part=share.here, progress=progress, cancel=cancel)
+    if share.any(own is None) or own is None:
+        raise Cancelled("reading was stopped")
+    return own

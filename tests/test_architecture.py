@@ -18,7 +18,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"kernels", "ledger"}),
     frozenset({"attention"}),
     frozenset({"models", "reduction", "frames", "measure"}),  # strangers to each other
-    frozenset({"reconstruction", "plugin", "distributed", "dryrun"}),
+    frozenset({"reconstruction", "plugin", "distributed", "dryrun", "parcels"}),
     frozenset({"estimate"}),
     frozenset({"windows"}),
     frozenset({"inference", "metrics", "export", "flops"}),

@@ -27,6 +27,7 @@ class Arguments:
     port: int = 7860  # the next free one is taken if this one is in use
     model: str = "mini"  # chosen at first: a name from `python -m spark3r models`, or the path of a checkpoint
     share: Literal["yes", "no"] = "no"  # ask gradio for a public link
+    gpus: int = 1  # processes that share every run, each on a GPU of its own (on a machine without: on the CPU)
     auth: str | None = None  # USER:PASSWORD that the page asks for; other programs can see it here, so better:
     auth_file: Path | None = None  # a file that holds USER:PASSWORD (or the environment variable SPARK3R_AUTH)
     allow_host: tuple[str, ...] = ()  # names besides this machine's own under which the page may be asked for
@@ -130,4 +131,13 @@ def run() -> int:
             file=sys.stderr,
         )
         return 1
-    return main(tyro.cli(Arguments))
+    arguments = tyro.cli(Arguments)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        from spark3r.team import team
+
+        with team() as leads:
+            return main(arguments) if leads else 0
+    if arguments.gpus > 1:  # again, as rank 0 of a group
+        start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={arguments.gpus}", *sys.argv]
+        os.execv(sys.executable, [sys.executable, *start])
+    return main(arguments)

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from spark3r.commands.ablations import Ablations
+from spark3r.commands.batch import Batch
 from spark3r.commands.benchmark import Benchmark
 from spark3r.commands.compare import Compare
 from spark3r.commands.evaluate import Evaluate
@@ -24,6 +25,7 @@ class Command(Protocol):
 
 COMMANDS: dict[str, type[Command]] = {
     "reconstruct": Reconstruct,
+    "batch": Batch,
     "compare": Compare,
     "benchmark": Benchmark,
     "sensitivity": Sensitivity,
@@ -47,6 +49,7 @@ def check_installed(command: Command) -> None:
 
 __all__ = [
     "COMMANDS",
+    "Batch",
     "Benchmark",
     "Ablations",
     "Command",

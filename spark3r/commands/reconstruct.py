@@ -6,7 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from spark3r.commands.options import RunOptions, Source, shown_as
+from spark3r import team
+from spark3r.commands.options import RunOptions, Source, UsageError, shown_as
 from spark3r.commands.report import Report, conditions, table
 from spark3r.compare import cost_row
 from spark3r.examples import footage_note
@@ -14,8 +15,9 @@ from spark3r.export import Origin, check, write
 from spark3r.formatting import byte_count, milliseconds
 from spark3r.inference import reconstruct
 from spark3r.measure import machine
-from spark3r.reconstruction import Reconstruction
+from spark3r.reconstruction import RankCost, Reconstruction
 from spark3r.stages import STAGES
+from spark3r.team import shard_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +36,15 @@ class Reconstruct(RunOptions):
     """Leave out this share of the points, the least confident ones."""
     max_points: Annotated[int | None, shown_as("N")] = None
     """Points written at most, evenly from the frames; default: 1,000,000, for COLMAP 100,000."""
+    shards: Annotated[bool, tyro.conf.FlagCreatePairsOff, shown_as("")] = False
+    """Under torchrun: every rank writes the .npz of its own frames (scene.0000.npz, scene.0001.npz, …)."""
 
     def run(self) -> None:
         """Reads, reconstructs, writes, and tells what it cost."""
         self.check()
         check(self.out)
+        if self.shards:
+            self._share_out()
         report = Report(self)
         report.doing("loading the model")
         network = self.load()
@@ -50,9 +56,10 @@ class Reconstruct(RunOptions):
         schedule = self.reduction(len(frames), network)
         scene = reconstruct(frames, network, schedule, resolution=self.resolution, progress=report.progress)
         report.doing("writing")
+        out = shard_path(self.out, 0) if self.shards else self.out
         write(
             scene,
-            self.out,
+            out,
             min_confidence_percentile=self.min_confidence_percentile,
             max_points=self.max_points,
             origin=Origin(clip=frames.source, source=self.input),
@@ -60,9 +67,16 @@ class Reconstruct(RunOptions):
         about = machine(network.device)
         row = cost_row(scene)
         report.answer(
-            f"{cost_table(scene)}\n\n{scene.schedule}\n{conditions(about, row)}\nwritten: {self.out}",
-            {"machine": about, "rows": [row], "notes": list(frames.notes), "output": str(self.out)},
+            f"{cost_table(scene)}\n\n{scene.schedule}\n{conditions(about, row)}\nwritten: {out}",
+            {"machine": about, "rows": [row], "notes": list(frames.notes), "output": str(out)},
         )
+
+    def _share_out(self) -> None:
+        if team.leader is None:
+            raise UsageError("--shards is for several processes: start them with torchrun")
+        if self.out.suffix.lower() != ".npz":
+            raise UsageError(f"{self.out}: shards are .npz files, which hold everything")
+        team.leader.shards = self.out
 
 
 def cost_table(scene: Reconstruction) -> str:
@@ -75,5 +89,12 @@ def cost_table(scene: Reconstruction) -> str:
             ("total", milliseconds(cost.total_ms)),
             ("peak memory", byte_count(cost.peak_bytes)),
             ("queries × keys", f"{cost.query_tokens} × {cost.kv_tokens}"),
+            *((f"rank {number}", _share_of(rank)) for number, rank in enumerate(cost.ranks)),
         ]
     )
+
+
+def _share_of(rank: RankCost) -> str:
+    """What one rank did."""
+    received = byte_count(sum(rank.received_bytes.values()))
+    return f"{rank.frames} frames, waited {milliseconds(rank.waited_ms)}, received {received}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from spark3r.reconstruction import Cost, Reconstruction
@@ -26,4 +27,5 @@ def cost_row(scene: Reconstruction, cost: Cost | None = None) -> dict[str, Any]:
         "aggregator_ms": cost.aggregator_ms,
         "total_ms": cost.total_ms,
         "peak_bytes": cost.peak_bytes,
+        **({"ranks": [asdict(rank) for rank in cost.ranks]} if cost.ranks else {}),
     }

@@ -29,15 +29,14 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
 )
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
-JOINS_MODEL_AND_SCHEDULE = frozenset(
-    {"dryrun", "estimate", "flops", "inference", "compare", "plugin", "team"}
-).union(
+JOINS_MODEL_AND_SCHEDULE = frozenset({"dryrun", "estimate", "flops", "inference", "compare", "plugin", "team"}).union(
     *FLOORS[-4:]
 )
 
 # What of spark3r the page may know; all else is interior.
 OUTSIDE = (
     "spark3r.errors",
+    "spark3r.team",
     "spark3r.frames",
     "spark3r.estimate",
     "spark3r.inference",

@@ -19,7 +19,9 @@ from spark3r.benchmark.ablations import Ablations
 from spark3r.benchmark.chart import relative_to_dense
 from spark3r.benchmark.speed import Setting, benchmark
 from spark3r.estimate import schedule_for
+from spark3r.examples import FOLDER
 from spark3r.flops import count_flops
+from spark3r.metrics import match_features
 from spark3r.metrics.truth import Truth
 from spark3r.models.blocks import grid_rotation
 from spark3r.models.checkpoints import load_model
@@ -164,7 +166,7 @@ def test_a_study_compresses_one_side_at_a_time_and_runs_dense_once(network: Netw
     count = np.arange(5)
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     frames = Frames(images, count, count.astype(float), tuple("abcde"), "noise", (), 0.0)
-    sample = sensitivity.Sample("noise", frames, Truth(depth, cameras, intrinsics))
+    sample = sensitivity.Sample("noise", frames, Truth(depth, cameras, intrinsics), match_features(frames.images))
     rows = sensitivity.study(sample, network, (1, 2), (1, 4), resolution=32)
     assert asked == [ReductionSchedule.off(), ReductionSchedule(query_factor=2), ReductionSchedule(kv_factor=4)]
     assert [(row["side"], row["factor"]) for row in rows] == [("query", 1), ("query", 2), ("kv", 1), ("kv", 4)]
@@ -232,6 +234,25 @@ def test_sensitivity_takes_the_clips_that_are_long_enough(clip: Path, untrained:
     assert {row["frames"] for row in rows} == {5}
     assert [(row["side"], row["factor"]) for row in rows] == [("query", 1), ("query", 2), ("kv", 1), ("kv", 4)]
     assert main(["sensitivity", str(clip), "--frames", "100", *flags]) == 1
+
+
+def test_footage_without_truth_is_judged_by_its_pictures(untrained: Path, tmp_path: Path, capsys):
+    """A bare video: sensitivity and probe score by matched features; against truth there is none."""
+    video = tmp_path / "video.mp4"
+    video.write_bytes((FOLDER / "room_walk" / "video.mp4").read_bytes())
+    flags = ["--model", str(untrained), "--device", "cpu", "--dtype", "float32", "--resolution", "64", "--quiet"]
+    out, chart, schedule = tmp_path / "rows.json", tmp_path / "chart.png", tmp_path / "schedule.json"
+    factors = ["--query-factors", "2", "--kv-factors", "2", "--chart", str(chart)]
+    assert main(["sensitivity", str(video), "--frames", "4", *factors, "--json", str(out), *flags]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert all(row["epipolar_px"] > 0 and "abs_rel" not in row for row in rows)
+    assert chart.stat().st_size > 10_000
+    flags += ["-o", str(schedule), "--max-frames", "4"]
+    assert main(["probe", str(video), "--against", "pictures", "--json", str(out), *flags]) == 0
+    assert json.loads(out.read_text())["against"] == "pictures"
+    assert json.loads(out.read_text())["base_error"] > 0
+    assert main(["probe", str(video), "--against", "truth", *flags]) == 1
+    assert "has no truth" in capsys.readouterr().err
 
 
 def test_flags_without_meaning_are_usage_errors():

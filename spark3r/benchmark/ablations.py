@@ -162,6 +162,7 @@ def measure_ablations(
     progress: Callable[[str], None] | None = None,
 ) -> list[dict[str, Any]]:
     """One row per variant, and one for dense: errors against truth (metrics.Scores says what they are)."""
+    assert sample.truth is not None, "ablations are scored against truth"
     images = to_tensor(resize(network.config, sample.frames.images), network.device)[None]
     planners: dict[str, Planner | None] = {"dense": None, **Ablations(network, schedule).planners()}
     rows = []

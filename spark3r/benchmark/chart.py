@@ -17,6 +17,7 @@ METRICS = {
     "abs_rel": "depth: AbsRel",
     "ate_relative": "cameras: ATE / path",
     "accuracy": "cloud: accuracy / diagonal",
+    "epipolar_px": "matched features: epipolar",
 }
 
 CONFIDENCE_PANELS = {
@@ -51,9 +52,11 @@ def draw_speed(rows: Sequence[dict[str, Any]], path: Path, caption: str) -> None
 def draw_sensitivity(rows: Sequence[dict[str, Any]], path: Path, caption: str) -> None:
     """Each metric relative to dense, mean over clips, against the factor of the compressed side."""
     plot = _pyplot()
-    figure, axes = plot.subplots(1, len(METRICS), figsize=(12, 3.8), layout="constrained")
+    shown = [metric for metric in METRICS if any(row.get(metric) is not None for row in rows)]
+    size = (4 * len(shown), 3.8)
+    figure, axes = plot.subplots(1, len(shown), figsize=size, layout="constrained", squeeze=False)
     lengths = sorted({row["frames"] for row in rows})
-    for axis, (metric, title) in zip(axes, METRICS.items(), strict=True):
+    for axis, metric in zip(axes[0], shown, strict=True):
         for side, colour in (("query", "#d1495b"), ("kv", "#00798c")):
             for length, style in zip(lengths, ("-", "--", ":", "-."), strict=False):
                 line = relative_to_dense(rows, side, length, metric)
@@ -62,9 +65,9 @@ def draw_sensitivity(rows: Sequence[dict[str, Any]], path: Path, caption: str) -
         axis.axhline(1.0, color="#888", linewidth=0.8)
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter("{x:.0f}")
-        axis.set(xlabel="factor", title=title)
-    axes[0].set_ylabel("error / dense error")
-    axes[0].legend(fontsize=8)
+        axis.set(xlabel="factor", title=METRICS[metric])
+    axes[0, 0].set_ylabel("error / dense error")
+    axes[0, 0].legend(fontsize=8)
     _save(figure, path, caption)
 
 
@@ -125,8 +128,9 @@ def draw_policies(rows: Sequence[dict[str, Any]], path: Path, caption: str) -> N
 
 def relative_to_dense(rows: Sequence[dict[str, Any]], side: str, frames: int, metric: str) -> list[tuple[int, float]]:
     """(factor, mean over clips of error / error at factor 1), ascending."""
-    chosen = [row for row in rows if row["side"] == side and row["frames"] == frames and row[metric] is not None]
+    chosen = [row for row in rows if row["side"] == side and row["frames"] == frames and row.get(metric) is not None]
     dense = {row["clip"]: row[metric] for row in chosen if row["factor"] == 1}
+    chosen = [row for row in chosen if row["clip"] in dense]
     factors = sorted({row["factor"] for row in chosen})
     return [
         (factor, fmean(row[metric] / dense[row["clip"]] for row in chosen if row["factor"] == factor))

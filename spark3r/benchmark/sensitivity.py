@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from spark3r.frames import Frames
 from spark3r.inference import reconstruct
-from spark3r.metrics import evaluate
+from spark3r.metrics import Matches, consistency, evaluate
 from spark3r.metrics.truth import Truth
 from spark3r.models.network import Network
 from spark3r.reduction import ReductionSchedule
@@ -21,11 +21,12 @@ Side = Literal["query", "kv"]
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A clip to study, with its truth."""
+    """A clip to study, with its truth if it has one."""
 
     name: str
     frames: Frames
-    truth: Truth  # of these frames, at the network's size
+    truth: Truth | None  # of these frames, at the network's size
+    matches: Matches  # features of these frames, by which every result is judged alike
 
 
 def study(
@@ -36,9 +37,10 @@ def study(
     resolution: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Quality against truth with one side compressed in every global layer and the other untouched.
+    """Quality with one side compressed in every global layer and the other untouched.
 
-    A row has the side ("query" or "kv"), the factor and all scores; factor 1 is the dense run, made once.
+    A row has the side ("query" or "kv"), the factor and all scores (those against truth where there is one, and how the
+    result fits matched features); factor 1 is the dense run, made once.
     """
     dense: dict[str, Any] | None = None
     rows = []
@@ -65,4 +67,5 @@ def _scores(
     sample: Sample, network: Network, schedule: ReductionSchedule, resolution: int | None
 ) -> dict[str, float | None]:
     scene = reconstruct(sample.frames, network, schedule, resolution=resolution)
-    return evaluate(scene, sample.truth).to_json()
+    fit = consistency(scene, sample.matches).to_json()
+    return fit if sample.truth is None else {**evaluate(scene, sample.truth).to_json(), **fit}

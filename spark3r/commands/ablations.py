@@ -43,6 +43,8 @@ class Ablations(OutputOptions):
         rows: list[dict[str, Any]] = []
         for folder in self.folders:
             sample = sample_of(folder, self.frames, network)
+            if sample is not None and sample.truth is None:
+                raise InputError(f"{folder} has no truth: it needs a truth.npz (or recipe.json) beside the frames")
             if sample is not None:
                 rows += measure_ablations(sample, network, schedule, report.doing)
         if not rows:

@@ -17,16 +17,20 @@ from spark3r.estimate import network_size
 from spark3r.examples import load_truth
 from spark3r.frames import describe_source, frames_for
 from spark3r.measure import machine
+from spark3r.metrics import match_features
 from spark3r.models.checkpoints import load_model
 from spark3r.models.network import Network
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sensitivity(OutputOptions):
-    """Compress one side, leave the other alone, and score against truth: are keys/values the tolerant side?"""
+    """Compress one side, leave the other alone, and score: are keys/values the tolerant side?
+
+    Scored against truth where a clip has it, and always against features matched in the pictures.
+    """
 
     folders: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER...")]]
-    """Clip folders with truth; results are means over the clips that are long enough."""
+    """Clip folders, or videos; results are means over the clips that are long enough."""
     model: Annotated[str, shown_as("NAME|PATH")] = "mini"
     """A name from `spark3r models` or a file of weights; default: mini."""
     device: Annotated[str | None, shown_as("DEVICE")] = None
@@ -62,21 +66,20 @@ class Sensitivity(OutputOptions):
             raise InputError(f"no clip has {min(self.frames)} frames: choose shorter --frames or longer clips")
         about = {**machine(network.device), "command": command_line(), "model": network.config.name}
         if self.chart is not None:
-            draw_sensitivity(rows, self.chart, f"{network.config.name} · {len(self.folders)} clips with exact truth")
+            draw_sensitivity(rows, self.chart, f"{network.config.name} · {len(self.folders)} clips")
         report.answer(sensitivity_table(rows), {"machine": about, "rows": rows})
 
 
 def sample_of(folder: Path, length: int, network: Network, resolution: int | None = None) -> Sample | None:
-    """So many frames of a clip, taken evenly, with their truth; None if the clip is shorter."""
+    """So many frames of a clip, taken evenly, with their truth where there is one; None if the clip is shorter."""
     info = describe_source(clip_source(folder))
     if info.frame_count < length:
         return None
     size = network_size(network, info.height, info.width, resolution)
     frames = frames_for(clip_source(folder), network, max_frames=length, resolution=resolution)
     truth = load_truth(folder, size=size)
-    if truth is None:
-        raise InputError(f"{folder} has no truth: it needs a truth.npz (or recipe.json) beside the frames")
-    return Sample(folder.name, frames, truth.select(frames.indices))
+    known = None if truth is None else truth.select(frames.indices)
+    return Sample(folder.name, frames, known, match_features(frames.images))
 
 
 def sensitivity_table(rows: list[dict[str, Any]]) -> str:
@@ -85,7 +88,7 @@ def sensitivity_table(rows: list[dict[str, Any]]) -> str:
     for side in ("query", "kv"):
         for length in sorted({row["frames"] for row in rows}):
             columns = [dict(relative_to_dense(rows, side, length, metric)) for metric in METRICS]
-            for factor in columns[0]:
+            for factor in sorted(set().union(*columns)):
                 cells = (f"{column[factor]:.3f}" if factor in column else "–" for column in columns)
                 lines.append(("queries" if side == "query" else "keys/values", str(length), str(factor), *cells))
     return table(lines, header=("compressed", "frames", "factor", *METRICS.values())) + "\n\nerror / dense error"

@@ -47,6 +47,7 @@ OUTSIDE = (
     "spark3r.stages",
     "spark3r.formatting",
     "spark3r.timing",
+    "spark3r.flops",
     "spark3r.geometry",
     "spark3r.reduction.schedule",
     "spark3r.models.checkpoints",

@@ -94,7 +94,12 @@ def clip_preview(name: str, facts: str, frames: Sequence[str], notes: Sequence[s
 
 def footage(told: object | None) -> str:
     """The strip over the panes when a bundled model meets real footage; `told`: a planning.Footage."""
-    return render("footage.html", told=told, byte_count=byte_count) if told else ""
+    return render("footage.html", told=told, byte_count=byte_count, coarse=coarse) if told else ""
+
+
+def coarse(seconds: float) -> str:
+    """A duration that is only guessed: "40 s", "3 min"."""
+    return f"{max(5, 5 * round(seconds / 5))} s" if seconds < 90 else f"{round(seconds / 60)} min"
 
 
 def message(text: str, kind: str = "error") -> str:

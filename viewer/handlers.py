@@ -168,9 +168,9 @@ class Handlers:
         session.sweep_seconds = dense and planning.sweep_seconds(
             request, self._engine.models, session.grid, dense.cost.milliseconds
         )
-        return always | self._plan_parts(request, plan)
+        return always | self._plan_parts(session, request, plan)
 
-    def _plan_parts(self, request: RunRequest, plan: Plan) -> Updates:
+    def _plan_parts(self, session: Session, request: RunRequest, plan: Plan) -> Updates:
         page = self._page
         rows = [(row.card, row.needed_bytes, row.fits, row.is_chosen) for row in planning.overview(request)]
         dials = zip((page.reduction.query_factor, page.reduction.kv_factor), plan.dials, strict=True)
@@ -178,6 +178,6 @@ class Handlers:
             page.frames_line: gr.update(label=f"Frames: {plan.frames['Frames']}"),
             page.frames_plan: charts.plan(plan.frames, plan.warning),
             page.model_table: charts.model_table(rows),
-            page.footage: charts.footage(planning.footage(request, self._engine.models)),
+            page.footage: charts.footage(planning.footage(request, session.runs.flops_per_ms)),
             **{dial: gr.update(value=face.value, view=dial_view(face)) for dial, face in dials},
         }

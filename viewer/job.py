@@ -215,6 +215,7 @@ class Job:
         runs = self._visitor.runs
         against = Against(
             comparison.total_factor(), comparison.aggregator_factor(), comparison.arithmetic_factor(),
+            sum(comparison.flops(DENSE).values()),
             comparison.doubt(), comparison.busy,
         )  # fmt: skip
         dense, reduced = runs[self._names[DENSE]], runs[self._names[REDUCED]]

@@ -11,6 +11,7 @@ import numpy as np
 
 from spark3r.estimate import Estimate, estimate, free_memory, needed_memory, network_size
 from spark3r.examples import footage_note
+from spark3r.flops import count_flops
 from spark3r.formatting import byte_count
 from spark3r.frames import SourceInfo, describe_source, planned_frames, read_frames
 from spark3r.models.checkpoints import ModelCard, list_models
@@ -146,15 +147,19 @@ class Footage:
     """What a visitor should know before a small bundled model sees their own footage, and what would do better."""
 
     better: ModelCard
-    seconds: float | None  # that it is likely to take here; None: nothing was measured to tell by
+    seconds: float | None  # that a dense run is likely to take here; None: nothing was measured to tell by
 
 
-def footage(request: RunRequest, models: Models) -> Footage | None:
-    """None for a clip or a model that needs no such word."""
+def footage(request: RunRequest, flops_per_ms: float | None) -> Footage | None:
+    """None for a clip or a model that needs no such word; `flops_per_ms`: how fast dense runs were here."""
     if not footage_note(request.sampling.model, request.clip.source):
         return None
     better = next(each for each in list_models() if each.is_step_up)
-    return Footage(better, None)
+    model, sampling, info = outline(better.name), request.sampling, request.info
+    count = planned_frames(info, sampling.max_frames, sampling.fps or None)
+    size = network_size(model, info.height, info.width, sampling.resolution or None)
+    flops = sum(count_flops(model.config, count, *size, ReductionSchedule.off()).values()) if flops_per_ms else 0.0
+    return Footage(better, flops / flops_per_ms / 1000 if flops_per_ms else None)
 
 
 def card(name: str) -> ModelCard | None:

@@ -80,6 +80,13 @@ class RunHandlers:
                 async for update in self._followed(session):
                     yield update
                 return
+            if action == "better":
+                await self._stopped(session)
+                self._start(session, {**values, self._page.sampling.model: value}, both=False)
+                yield {self._page.sampling.model: gr.update(value=value)}
+                async for update in self._followed(session):
+                    yield update
+                return
             yield self._act(session, action, value)
         except InputError as error:
             gr.Warning(str(error), title="Not done")
@@ -105,8 +112,6 @@ class RunHandlers:
                 raise InputError("No run is that good: sweep first, or allow more.")
             session.show(found)
             settings = self._dials(found)
-        elif action == "model":
-            settings = {self._page.sampling.model: gr.update(value=value)}
         return settings | self._showing.whole(session)
 
     def _dials(self, run: KeptRun) -> Updates:

@@ -24,6 +24,7 @@ class Against:
     total: Factor | None = None  # of the whole run; None where it must not be divided
     aggregator: Factor | None = None
     arithmetic: float | None = None  # of the whole run, in floating-point operations
+    dense_flops: float | None = None  # floating-point operations of the dense run
     doubt: str = ""  # why it must not be divided
     busy: bool = False  # the machine did other work meanwhile
 
@@ -130,6 +131,15 @@ class Runs(Mapping[str, KeptRun]):
     def latest(self, source: Input) -> KeptRun | None:
         """The latest reduced run of these frames whose result is kept."""
         return next((run for run in reversed(self.of(source)) if not run.is_dense and run.scene is not None), None)
+
+    @property
+    def flops_per_ms(self) -> float | None:
+        """How fast this machine was in the latest dense run."""
+        for run in reversed(tuple(self._kept.values())):
+            dense = self.dense(run.input)
+            if run.against.dense_flops and dense is not None:
+                return run.against.dense_flops / dense.total.median
+        return None
 
     def _let_go(self) -> None:
         """Drop the results of the oldest runs, never those shown nor a dense one that others are compared to."""

@@ -70,7 +70,7 @@ class Showing:
         source = session.planned[0] if session.planned else None
         dense = session.runs.dense(source) if source else None
         seconds = session.sweep_seconds if dense is not None else None
-        estimate = f"about {coarse(seconds)}" if seconds else ""
+        estimate = f"about {charts.coarse(seconds)}" if seconds else ""
         return plot.curve(session.runs, source, session.measure, session.report, estimate, session.grid)
 
     def _run_word(self, session: Session) -> str:
@@ -103,8 +103,3 @@ def _settings(run: KeptRun) -> str:
 def named(group: Any, values: Mapping[Any, Any]) -> dict[str, Any]:
     """{field name: value} of one group of components."""
     return {name: values[component] for name, component in group.members().items()}
-
-
-def coarse(seconds: float) -> str:
-    """A duration that is only guessed: "40 s", "3 min"."""
-    return f"{max(5, 5 * round(seconds / 5))} s" if seconds < 90 else f"{round(seconds / 60)} min"

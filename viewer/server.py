@@ -40,6 +40,7 @@ THEME = Base(
     font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"], font_mono=["ui-monospace", "monospace"],
 ).set(
     button_primary_background_fill="#c2410c", button_primary_background_fill_hover="#9a3412",
+    button_primary_background_fill_dark="#c2410c", button_primary_background_fill_hover_dark="#9a3412",
     button_primary_text_color="white", slider_color="#ea580c", block_label_text_weight="500",
     block_title_text_weight="500", block_title_text_size="13px", body_background_fill="#f8fafc",
     body_background_fill_dark="#0f1115", block_background_fill_dark="#171a20", background_fill_secondary_dark="#232730",

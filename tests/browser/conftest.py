@@ -25,6 +25,7 @@ FLAGS = [
 ]  # fmt: skip
 START_SECONDS = 180
 RUN_MS = 240_000
+DIALS = {"Query factor": "query_factor", "Key/value factor": "kv_factor"}
 PANE_GREY = 20  # viser's dark background
 
 
@@ -103,7 +104,9 @@ def tab(chromium: Browser, address: str) -> Iterator[Page]:
     assert errors == []
 
 
-def new_tab(chromium: Browser, address: str, width: int = 1440, height: int = 1000, dark: bool = False) -> Page:
+def new_tab(
+    chromium: Browser, address: str, width: int = 1440, height: int = 900, dark: bool = False, query: str = ""
+) -> Page:
     """Open the page in a context of its own and wait until both panes stand."""
     page = chromium.new_context(
         viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
@@ -112,7 +115,7 @@ def new_tab(chromium: Browser, address: str, width: int = 1440, height: int = 10
     own = (address, address.replace("http", "ws"), "data:", "blob:")
     page.on("request", lambda request: None if request.url.startswith(own) else page.strayed.append(request.url))  # pyright: ignore[reportAttributeAccessIssue]
     page.on("pageerror", lambda error: page.errors.append(str(error)))  # pyright: ignore[reportAttributeAccessIssue]
-    page.goto(address)
+    page.goto(address + query)
     page.wait_for_function("document.querySelectorAll('iframe.viewer').length === 2", timeout=60_000)
     for side in ("left", "right"):
         camera_ready(page, side)
@@ -169,16 +172,22 @@ def turn(page: Page, name: str, stop: int) -> None:
     """Turn a dial to a stop with the keyboard, from its least one on."""
     dial = page.get_by_label(name, exact=True)
     dial.press("Home")
-    while int(page.locator(".dial", has_text=name).locator(".dial-value").inner_text()) < stop:
+    while int(page.locator(f"output[for=dial-{DIALS[name]}]").inner_text()) < stop:
         dial.press("ArrowRight")
+
+
+def wait_first(page: Page) -> None:
+    """Until the first example's runs are there."""
+    page.wait_for_function("document.querySelectorAll('.dot').length >= 2", timeout=RUN_MS)
 
 
 def reconstruct(page: Page) -> None:
     """Press the button and wait for the end."""
     page.click("#run")
-    page.wait_for_selector("#progress .progress:not([data-phase=done])", timeout=RUN_MS, state="attached")
+    page.wait_for_selector("#stop:not([disabled])", timeout=RUN_MS)
     wait_done(page)
 
 
 def wait_done(page: Page) -> None:
     page.wait_for_selector("#progress .progress[data-phase=done]", timeout=RUN_MS, state="attached")
+    page.wait_for_selector("#stop[disabled]", timeout=RUN_MS, state="attached")

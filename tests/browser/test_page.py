@@ -1,29 +1,55 @@
 """The page as a visitor meets it: what is clicked, what is seen."""
 
+import re
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from spark3r.examples import list_clips
-from spark3r.reduction.schedule import ReductionSchedule
 from tests.browser.conftest import (
-    camera_position,
-    drag,
+    RUN_MS,
     drawn_share,
     new_tab,
     reconstruct,
     set_number,
     turn,
     wait_done,
+    wait_first,
 )
 
 FRAMES = 16
 HOSTILE = "my <b>clip<b> & more"  # a file name cannot hold a slash
+SEEN_TOGETHER = (
+    "#pane-left iframe", "#pane-right iframe", "#dial-query_factor", "#dial-kv_factor", "#run", "#stop",
+    "[data-testid=verdict]", "[data-testid=speedup]", ".plot",
+)  # fmt: skip
+
+# Files dropped on an element, as a browser delivers them.
+DROP = """([selector, name, text]) => {
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([text], name));
+  const target = document.querySelector(selector);
+  const sent = (type) => !target.dispatchEvent(
+    new DragEvent(type, { bubbles: true, cancelable: true, dataTransfer: transfer }));
+  sent('dragenter');
+  const overlay = getComputedStyle(document.querySelector('.drop-overlay')).display;
+  return [overlay, sent('dragover'), sent('drop')];
+}"""
+SHIFTS = """() => {
+  window.shifted = 0;
+  new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifted += entry.value;
+  }).observe({ type: 'layout-shift', buffered: false });
+}"""
+SMALL_TEXT = """() => [...document.querySelectorAll('.page *')]
+  .filter((e) => e.checkVisibility() && [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim()))
+  .filter((e) => parseFloat(getComputedStyle(e).fontSize) < 12 && parseFloat(getComputedStyle(e).fontSize) > 0)
+  .map((e) => e.className + ': ' + e.textContent.slice(0, 40))"""
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +61,10 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def upload(page: Page, path: Path) -> None:
-    page.locator("input[type=file]").first.set_input_files(str(path))
+    page.locator("#upload input[type=file]").first.set_input_files(str(path))
 
 
-def eventually(page: Page, holds: Callable[[], object], seconds: float = 45) -> None:
+def eventually(page: Page, holds: Callable[[], object], seconds: float = 60) -> None:
     """Wait until something holds; machines that run tests are of any speed."""
     end = time.monotonic() + seconds
     while not holds():
@@ -46,120 +72,175 @@ def eventually(page: Page, holds: Callable[[], object], seconds: float = 45) -> 
         page.wait_for_timeout(250)
 
 
-def badge(page: Page, side: str) -> str:
-    return page.inner_text(f".pane-heading.{side} .badge")
-
-
-def test_a_video_becomes_two_clouds_and_sliders_redo_only_one(tab: Page, video: Path) -> None:
-    upload(tab, video)
-    expect(tab.locator(".clip figcaption b")).to_contain_text("clip", timeout=30_000)
-    assert tab.locator(".clip figcaption b b").count() == 0  # the name stayed text
-    set_number(tab, "Max. frames", FRAMES)
-    expect(tab.locator("#frames-plan")).to_contain_text(f"{FRAMES} of", timeout=15_000)
-    expect(tab.locator("#frames-plan")).to_contain_text("rendered scenes")  # mini on foreign footage
-    assert drawn_share(tab.locator("#pane-left")) < 0.2  # only the words of the empty pane
-
-    reconstruct(tab)
-    assert badge(tab, "dense") == badge(tab, "reduced") == "measured now"
-    for side in ("dense", "reduced"):  # the clouds travel and are drawn
+def test_a_fresh_tab_shows_a_real_result_at_once(tab: Page) -> None:
+    wait_first(tab)
+    for side in ("left", "right"):
         eventually(tab, lambda pane=tab.locator(f"#pane-{side} iframe"): drawn_share(pane) > 0.05)
-    assert "×" in tab.inner_text("[data-testid=speedup]")
-    expect(tab.locator("#differences tbody tr")).to_have_count(4)
+    assert tab.locator(".pane-heading .badge").all_inner_texts() == ["at app start"] * 2
+    expect(tab.locator("#run")).to_have_text("Measure again")
+    assert re.fullmatch(r"[\d.]+×", tab.inner_text("[data-testid=speedup]"))
+    assert "depth" in tab.inner_text("[data-testid=verdict]")
+    assert "You waited" in tab.inner_text("[data-testid=waited]")
+    expect(tab.locator("#quality tbody tr")).to_have_count(8)
 
-    dense_time = tab.inner_text(".pane-heading.dense .time")
-    turn(tab, "Key/value factor", 2)
-    expect(tab.locator(".pane-heading.dense .badge")).to_have_text("reused", timeout=60_000)
-    wait_done(tab)
-    assert badge(tab, "reduced") == "measured now"
-    assert tab.inner_text(".pane-heading.dense .time") == dense_time
 
-    before = camera_position(tab, "right")
-    drag(tab, "left", 120, 30)
-    eventually(tab, lambda: np.linalg.norm(camera_position(tab, "right") - before) > 0.1)
-    eventually(tab, lambda: np.allclose(*(camera_position(tab, side) for side in ("right", "left")), atol=1e-2))
-    together = camera_position(tab, "right")
-    tab.get_by_text("View", exact=True).click()
-    tab.get_by_label("Link views").uncheck()
-    tab.get_by_text("View", exact=True).click()
-    tab.wait_for_timeout(3000)
-    drag(tab, "left", -120)
-    tab.wait_for_timeout(1000)
-    assert np.allclose(camera_position(tab, "right"), together, atol=1e-2)
+@pytest.mark.parametrize(("width", "height"), [(1280, 720), (1440, 900), (1920, 1080)])
+def test_the_dial_and_its_effect_are_seen_together(chromium: Browser, address: str, width: int, height: int) -> None:
+    page = new_tab(chromium, address, width, height)
+    wait_first(page)
+    for selector in SEEN_TOGETHER:
+        box = page.locator(selector).first.bounding_box()
+        assert box is not None, selector
+        assert box["y"] >= 0, selector
+        assert box["y"] + box["height"] <= height, selector
+        assert box["x"] + box["width"] <= width, selector
+    pane = page.locator("#pane-left iframe").bounding_box()
+    assert pane is not None
+    assert pane["width"] > pane["height"]
+    assert page.evaluate(SMALL_TEXT) == []
+    page.context.close()
 
-    with tab.expect_download() as download:
-        tab.locator("#downloads a", has_text="GLB").first.click()
-    assert Path(download.value.path()).read_bytes()[:4] == b"glTF"
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (820, 1180)])
+def test_small_screens_cut_nothing_off(chromium: Browser, address: str, width: int, height: int) -> None:
+    page = new_tab(chromium, address, width, height)
+    wait_first(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for selector in ("#run", "#stop", "#dial-kv_factor", ".examples button"):
+        box = page.locator(selector).first.bounding_box()
+        assert box is not None
+        assert box["height"] >= 39.5, selector
+        assert box["x"] >= 0, selector
+        assert box["x"] + box["width"] <= width, selector
+    page.context.close()
+
+
+def test_a_dial_measures_keeps_and_restores(chromium: Browser, address: str) -> None:
+    page = new_tab(chromium, address, query=f"?clip=table_orbit&q=2&kv=8&frames={FRAMES}")
+    expect(page.locator(".examples button[aria-pressed=true]")).to_contain_text("table", timeout=60_000)
+    expect(page.locator("#frames-line")).to_contain_text(f"{FRAMES} of", timeout=60_000)
+    assert page.locator("#side-left .badge").count() == 0 or page.locator("[data-state=stale]").count() == 2
+    reconstruct(page)
+    page.evaluate(SHIFTS)
+    turn(page, "Key/value factor", 4)
+    expect(page.locator(".pane-note").first).to_be_visible(timeout=20_000)
+    expect(page.locator("#stop")).to_be_enabled(timeout=RUN_MS)
+    expect(page.locator("[data-kind=reduced] .bar-total")).to_contain_text("of ~", timeout=RUN_MS)
+    wait_done(page)
+    assert page.evaluate("window.shifted") < 0.1
+    assert "kv=4" in page.url
+    expect(page.locator(".chip")).to_have_count(5, timeout=20_000)  # two of the first example, dense, two factors
+    assert page.locator("#side-right .badge").inner_text() == "median of 3"
+    page.reload()
+    expect(page.locator(".chip")).to_have_count(5, timeout=60_000)
+    expect(page.locator("output[for=dial-kv_factor]")).to_have_text("4", timeout=60_000)
+    eventually(page, lambda: drawn_share(page.locator("#pane-right iframe")) > 0.02)
+    page.locator(".chip", has_text="q 2 · kv 8").first.locator("button").first.click()
+    expect(page.locator("output[for=dial-kv_factor]")).to_have_text("8", timeout=60_000)
+    expect(page.locator("#side-right .subtitle")).to_contain_text("keys/values 8→1", timeout=60_000)
+    page.locator(".chip", has_text="q 2 · kv 4").first.get_by_text("A", exact=True).click()
+    expect(page.locator("#side-left .subtitle")).to_contain_text("keys/values 4→1", timeout=60_000)
+    assert "Not measured in turns" in page.inner_text("#readout")
+    page.context.close()
+
+
+def test_a_sweep_fills_the_plot_and_a_dot_brings_its_run_back(chromium: Browser, address: str) -> None:
+    page = new_tab(chromium, address, query="?clip=table_orbit&q=2&kv=8&frames=8")
+    expect(page.locator("#frames-line")).to_contain_text("8 of", timeout=60_000)
+    page.locator(".menu summary", has_text="Grid").click()
+    page.locator("[data-grid=queries]").fill("1, 2")
+    page.locator("[data-grid=keys]").fill("1, 2")
+    page.locator("[data-grid=others]").uncheck()
+    page.locator("[data-action=sweep]").click()
+    expect(page.locator("[data-action=stop-sweep]")).to_be_visible(timeout=RUN_MS)
+    expect(page.locator("[data-action=stop-sweep]")).to_have_count(0, timeout=RUN_MS)
+    expect(page.locator(".dot")).to_have_count(4, timeout=20_000)
+    expect(page.locator(".dot.dense")).to_have_count(1)
+    page.locator(".dot[aria-label^='q 1 · kv 2']").click()
+    expect(page.locator("output[for=dial-query_factor]")).to_have_text("1", timeout=60_000)
+    page.locator("#measure").select_option("path")
+    expect(page.locator(".plot")).to_have_attribute("aria-label", re.compile("Camera path"), timeout=20_000)
+    page.context.close()
+
+
+def test_a_failed_upload_disables_run_and_says_why(tab: Page, tmp_path: Path) -> None:
+    wrong = tmp_path / "notes & <i>more<i>.mp4"
+    wrong.write_text("not a video")
+    wait_first(tab)
+    upload(tab, wrong)
+    alert = tab.locator("#clip .note.error")
+    expect(alert).to_contain_text("notes", timeout=30_000)
+    assert alert.locator("i").count() == 0
+    expect(tab.locator("#run")).to_be_disabled(timeout=20_000)
+    assert tab.locator(".examples button[aria-pressed=true]").count() == 0
+    tab.locator(".examples button").first.click()
+    expect(tab.locator("#run")).to_be_enabled(timeout=20_000)
+    expect(alert).to_have_count(0)
+
+
+def test_the_whole_page_takes_a_drop(tab: Page) -> None:
+    wait_first(tab)
+    before = tab.url
+    overlay, over, dropped = tab.evaluate(DROP, ["#readout", "words.mp4", "not a video"])
+    assert (overlay, over, dropped) == ("grid", True, True)  # shown; and nothing is left to the browser
+    expect(tab.locator("#clip .note.error")).to_contain_text("words.mp4", timeout=30_000)
+    assert tab.url.split("?")[0] == before.split("?")[0]
+
+
+def test_real_footage_is_told_apart(tab: Page, video: Path) -> None:
+    wait_first(tab)
+    upload(tab, video)
+    expect(tab.locator(".clip figcaption b")).to_contain_text("my <b>clip", timeout=30_000)
+    assert tab.locator(".clip figcaption b b").count() == 0  # the name stayed text
+    expect(tab.locator(".footage")).to_contain_text("Rough shape at best", timeout=30_000)
+    expect(tab.locator(".footage button")).to_contain_text("Use Depth Anything 3 Small")
+    expect(tab.locator("[data-state=stale]")).to_have_count(2, timeout=20_000)
+    assert "living room" in tab.inner_text("#side-left .subtitle")  # never under the name of another clip
+
+
+def test_stop_stops_and_the_page_goes_on(tab: Page) -> None:
+    wait_first(tab)
+    tab.click("#run")
+    expect(tab.locator("#stop")).to_be_enabled(timeout=20_000)
+    tab.click("#stop")
+    tab.wait_for_selector("#progress .progress[data-phase=stopped]", timeout=60_000)
+    expect(tab.locator("#run")).to_be_enabled(timeout=20_000)
 
 
 def test_a_number_far_out_of_range_is_a_sentence_and_snaps_back(
     chromium: Browser, address: str, server_log: Path
 ) -> None:
     page = new_tab(chromium, address)
-    page.get_by_text("Frames: ").click()
+    wait_first(page)
+    page.locator("#frames-line > button").click()
     box = page.get_by_label("number input for Max. frames")
     box.fill("5000")
-    expect(page.locator("#frames-plan")).to_contain_text("Max frames is 5000: enter 1 to 1000.", timeout=15_000)
+    expect(page.locator("#frames-plan")).to_contain_text("Max frames is 5000: enter 1 to 1000.", timeout=20_000)
     box.blur()
     expect(box).to_have_value("1000")
-    expect(page.locator("#frames-plan dl")).to_be_visible(timeout=15_000)
-    page.get_by_text("View", exact=True).click()
-    set_number(page, "Point size", 99)
-    expect(page.locator(".toast-body")).to_contain_text("Point size is 99: enter 1 to 30.", timeout=15_000)
+    expect(page.locator("#frames-plan dl")).to_be_visible(timeout=20_000)
     page.context.close()
     assert "Traceback" not in server_log.read_text()
 
 
-def test_a_schedule_file_takes_the_place_of_the_sliders(chromium: Browser, address: str, tmp_path: Path) -> None:
-    page = new_tab(chromium, address)
-    page.get_by_text("From a file").click()
-    expect(page.locator("#frames-plan")).to_contain_text("Choose a schedule file", timeout=15_000)
-    for name, text, said in (
-        ("wrong.json", '{"factor": 2}', "a schedule is an object with the keys"),
-        ("right.json", ReductionSchedule(3, 5, sensitive_layers=(2,)).to_json(), "keys/values in sensitive layers"),
-    ):
-        (tmp_path / name).write_text(text)
-        page.locator(".schedule input[type=file]").set_input_files(str(tmp_path / name))
-        expect(page.locator("#frames-plan, #kv-factor-dial").first).to_be_visible()
-        expect(page.locator("body")).to_contain_text(said, timeout=15_000)
-        if name == "wrong.json":
-            page.get_by_label("Remove this file").or_(page.locator(".schedule button[aria-label=Clear]")).first.click()
-    page.close()
-
-
-def test_stop_stops_and_the_page_goes_on(tab: Page) -> None:
-    set_number(tab, "Max. frames", 1000)
-    tab.click("#run")
-    tab.wait_for_selector("#progress .progress[data-phase=dense], #progress .progress[data-phase=preparing]")
-    expect(tab.locator("#stop")).to_be_enabled(timeout=10_000)
-    tab.click("#stop")
-    tab.wait_for_selector("#progress .progress[data-phase=stopped]", timeout=20_000)
-    assert "nothing you set was lost" in tab.inner_text("#progress")
-    expect(tab.locator("#run")).to_be_enabled(timeout=10_000)
-
-
-def test_what_is_not_a_video_is_said_and_the_chosen_clip_stays(tab: Page, tmp_path: Path) -> None:
-    wrong = tmp_path / "notes & <i>more<i>.mp4"
-    wrong.write_text("not a video")
-    chosen = tab.inner_text(".clip figcaption b")
-    upload(tab, wrong)
-    alert = tab.locator(".note.error")
-    expect(alert).to_contain_text("notes", timeout=20_000)
-    assert alert.locator("i").count() == 0
-    set_number(tab, "Max. frames", FRAMES)
-    reconstruct(tab)
-    assert tab.inner_text(".clip figcaption b") == chosen
-    assert tab.locator("[data-testid=speedup]").count() == 1
-
-
-def test_two_tabs_are_apart_and_a_closed_one_ends(chromium: Browser, tab: Page, address: str) -> None:
-    other = new_tab(chromium, address)
-    keys = [page.get_attribute("#pane-left iframe", "data-pane") for page in (tab, other)]
-    assert keys[0] != keys[1]
+def test_automatic_and_by_hand_change_places(tab: Page) -> None:
+    wait_first(tab)
     set_number(tab, "Max. frames", 8)
-    reconstruct(tab)
-    assert other.locator("#progress .progress[data-phase=done]").count() == 0
-    assert other.locator(".pane-heading .badge").count() == 0
-    other.context.close()
-    tab.wait_for_timeout(15_000)  # the grace time, and the reaper; to ask earlier would count as coming back
-    assert tab.request.get(f"{address}viewer/{keys[1]}/").status == 404
-    assert tab.request.get(f"{address}viewer/{keys[0]}/").status == 200
+    tab.get_by_text("Auto", exact=True).click()
+    expect(tab.locator("output[for=dial-kv_factor]")).to_have_text("1", timeout=30_000)
+    turn(tab, "Query factor", 2)
+    expect(tab.get_by_label("By hand")).to_be_checked(timeout=30_000)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_nothing_stands_in_the_way_of_anybody(chromium: Browser, address: str, dark: bool) -> None:
+    page = new_tab(chromium, address, dark=dark)
+    wait_first(page)
+    found = Axe().run(page, options={"iframes": False, "runOnly": ["wcag2a", "wcag2aa"]})
+    grave = [
+        f"{issue['id']}: {node['target']} {node.get('failureSummary', '')[:200]}"
+        for issue in found.response["violations"] if issue["impact"] in ("serious", "critical")
+        for node in issue["nodes"]
+    ]  # fmt: skip
+    assert grave == []
+    page.context.close()

@@ -39,7 +39,17 @@
     button.textContent = "Copied";
   });
 
+  // On a small screen the views start as one wipe pair.
+  function fold() {
+    const panes = document.getElementById("panes");
+    const wipe = document.querySelector("[data-pane-tool=wipe]");
+    if (!panes || !wipe || panes.dataset.folded || !matchMedia("(max-width: 1023px)").matches) return;
+    panes.dataset.folded = "yes";
+    if (panes.dataset.wipe !== "yes") wipe.click();
+  }
+
   setInterval(note, 250);
+  setInterval(fold, 500);
   setInterval(() => {
     for (const frame of panes()) revive(frame).catch(() => { frame.dataset.misses = 0; }); // offline: ask again later
   }, CHECK_MS);

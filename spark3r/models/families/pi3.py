@@ -118,4 +118,4 @@ def _host(model: nn.Module) -> Host:
     )
 
 
-FAMILY = Family((PI3,), _recognise, {"Pi3": _host})
+FAMILY = Family((PI3,), _recognise, {"Pi3": _host, "Pi3X": _host})

@@ -13,16 +13,14 @@ so what is merged or pruned is never projected. A reduction that attends in seve
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spark3r.meta import device_kind
+from spark3r.kernels import attend
 from spark3r.tokens import TokenLayout
 
 
@@ -126,80 +124,12 @@ class Kernel(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         scale = self.scale(q.shape[-1], k.shape[2])
-        if _prefers_matmuls(q):
-            return _attend_in_cache(q, k, v, scale)
-        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+        return attend(q, k, v, scale)
 
     def scale(self, width: int, keys: int) -> float:
         """What scores of heads so wide are multiplied by when a query sees so many keys."""
         growth = max(0.0, math.log(keys / self.length_reference))
         return width**-0.5 * (1.0 + self.length_gain * growth)
-
-
-_torch_alone: ContextVar[bool] = ContextVar("torch_alone", default=False)
-
-
-@contextmanager
-def torch_kernel() -> Iterator[None]:
-    """Within, attention is torch's fused kernel wherever ours would be chosen: to compare the two."""
-    token = _torch_alone.set(True)
-    try:
-        yield
-    finally:
-        _torch_alone.reset(token)
-
-
-def _prefers_matmuls(q: Tensor) -> bool:
-    """On CPUs bf16 matmuls outrun the fused kernel, which computes in float32 (`benchmark --schedule dense:torch`)."""
-    return _ours_is_quicker(q.device, q.dtype) and not torch.is_grad_enabled()
-
-
-def _ours_is_quicker(device: torch.device, dtype: torch.dtype) -> bool:
-    return device_kind(device) == "cpu" and dtype == torch.bfloat16 and not _torch_alone.get()
-
-
-_SCORES_IN_CACHE = 1 << 22  # scores held at once, in elements: 8 MiB of bf16
-
-
-def _attend_in_cache(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """Attention as plain matmuls, in parts so small that their scores stay in cache."""
-    batch, heads, queries, _ = q.shape
-    keys = (k * scale).transpose(-1, -2)
-    if heads * queries * k.shape[2] > _SCORES_IN_CACHE:
-        keys = keys.contiguous()  # many parts will read them
-    out = torch.empty((batch, queries, heads, v.shape[-1]), dtype=v.dtype).transpose(1, 2)
-    for items, head, rows in _parts(batch, heads, queries, k.shape[2]):
-        scores = q[items, head, rows] @ keys[items, head]
-        out[items, head, rows] = scores.softmax(dim=-1) @ v[items, head]
-    return out
-
-
-def _parts(batch: int, heads: int, queries: int, keys: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Whole clips or frames while several fit; else some query rows of one head: its keys are read again for every
-    part, and one head's stay in cache where those of all heads would not."""
-    together = _SCORES_IN_CACHE // (heads * queries * keys)
-    if together:
-        for item in range(0, batch, together):
-            yield slice(item, item + together), slice(None), slice(None)
-        return
-    rows = min(512, max(32, _SCORES_IN_CACHE // keys))
-    for item in range(batch):
-        for head in range(heads):
-            for row in range(0, queries, rows):
-                yield slice(item, item + 1), slice(head, head + 1), slice(row, row + rows)
-
-
-def kernel_name(device: torch.device, dtype: torch.dtype) -> str:
-    """The attention kernel that `Kernel` uses on this device, in words, for reports."""
-    if device.type == "cpu":
-        return "bf16 matmuls" if _ours_is_quicker(device, dtype) else "torch sdpa (cpu)"
-    backends = {
-        "flash": torch.backends.cuda.flash_sdp_enabled(),
-        "efficient": torch.backends.cuda.mem_efficient_sdp_enabled(),
-        "cudnn": torch.backends.cuda.cudnn_sdp_enabled(),
-    }
-    enabled = "/".join(name for name, on in backends.items() if on) or "math"
-    return f"torch sdpa ({device.type}; {enabled} enabled)"
 
 
 class Attention(nn.Module):

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spark3r.attention import kernel_name
 from spark3r.errors import Cancelled, DoesNotFit, InputError
 from spark3r.estimate import Estimate, Schedule, estimate, network_size, schedule_for
 from spark3r.frames import Frames
@@ -135,8 +134,7 @@ class Run:
 
     def run(self) -> Reconstruction:
         """Encoder, trunk, heads, one after the other: the result for the frames held here."""
-        with PeakMemory(self.network.device) as memory:
-            self.meter = Meter(self.network.device)
+        with PeakMemory(self.network.device) as memory, Meter(self.network.device).hearing() as self.meter:
             with self._together():
                 images, tokens, skip = self._encode()
             taps = self._aggregate(tokens)
@@ -157,7 +155,7 @@ class Run:
             model=self.network.config.name,
             device=str(self.network.device),
             dtype=str(self.network.dtype).removeprefix("torch."),
-            kernel=kernel_name(self.network.device, self.network.dtype),
+            kernel=self.meter.kernels,
             indices=self.frames.indices,
             timestamps=self.frames.timestamps,
             names=self.frames.names,

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from spark3r.attention import Planner, Reduction
+from spark3r.kernels import recording
 from spark3r.processor import BFLOAT16, extensions
 from spark3r.stages import STAGE_OF_SCOPE
 from spark3r.tokens import TokenLayout
@@ -35,6 +36,26 @@ class Meter:
         self.milliseconds: dict[str, float] = {}
         self.started = time.perf_counter()
         self._open: list[tuple[str, float]] = []
+        self._ran: dict[str, list[str]] = {}
+
+    @contextmanager
+    def hearing(self) -> Iterator[Meter]:
+        """Within, the attention kernels that run are noted by stage."""
+        with recording(self._note):
+            yield self
+
+    def _note(self, kernel: str) -> None:
+        names = self._ran.setdefault(self._open[-1][0] if self._open else "heads", [])
+        if kernel not in names:
+            names.append(kernel)
+
+    @property
+    def kernels(self) -> str:
+        """The attention kernels that ran, as "torch", or by stage: "frame torch, global matmuls-2m"."""
+        by_stage = {stage.removesuffix("_attention"): "+".join(names) for stage, names in self._ran.items()}
+        if len(set(by_stage.values())) <= 1:
+            return next(iter(by_stage.values()), "none")
+        return ", ".join(f"{stage} {names}" for stage, names in by_stage.items())
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -1,11 +1,18 @@
 """Puts the repository on the import path, so that a bare `pytest` works as `python -m pytest` does; shared fixtures."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Measurements of kernels are kept apart from the user's."""
+    os.environ["SPARK3R_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

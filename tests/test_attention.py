@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spark3r.attention import Attention, Kernel, Rotation, _attend_in_cache
+from spark3r.attention import Attention, Kernel, Rotation
 from spark3r.models.blocks import grid_rotation
 from tests import reference
 
@@ -18,15 +18,6 @@ def test_kernel_is_softmax_attention(queries: int, keys: int):
     q, k, v = qkv(queries, keys)
     expected = torch.stack([reference.attention(q[0, h], k[0, h], v[0, h], 8**-0.5) for h in range(2)])
     torch.testing.assert_close(Kernel()(q, k, v)[0], expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("scores_in_cache", [1, 1000, 15_000, 1 << 21])
-def test_attention_in_cache_is_the_same_attention(monkeypatch: pytest.MonkeyPatch, scores_in_cache: int):
-    """One clip, or several items a few at a time: whole, and by query rows."""
-    monkeypatch.setattr("spark3r.attention._SCORES_IN_CACHE", scores_in_cache)
-    q, k, v = (torch.cat([x, x + 1, x.flip(2), x * 2, -x]) for x in qkv(100, 37))
-    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=0.3)
-    torch.testing.assert_close(_attend_in_cache(q, k, v, 0.3), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_bfloat16_attention_stays_within_rounding_of_float32():

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from spark3r.attention import torch_kernel
 from spark3r.compare import cost_row, warm_up
 from spark3r.errors import DoesNotFit
 from spark3r.flops import count_flops
 from spark3r.frames import Frames
 from spark3r.inference import Progress, reconstruct
+from spark3r.kernels import torch_kernel
 from spark3r.models import preprocess
 from spark3r.models.config import ModelConfig
 from spark3r.models.network import Network

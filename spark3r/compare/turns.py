@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakKeyDictionary
 
-from spark3r.attention import kernel_name
 from spark3r.compare.result import DENSE, Measurement, Run, alignment
 from spark3r.errors import Cancelled
 from spark3r.estimate import network_size
 from spark3r.frames import Frames
 from spark3r.inference import Progress, reconstruct
+from spark3r.kernels import forced_kernel
 from spark3r.models.network import Network
 from spark3r.reconstruction import Reconstruction
 from spark3r.reduction import ReductionSchedule
@@ -175,7 +175,7 @@ def _since(started: float) -> float:
 
 def conditions(network: Network, schedule: ReductionSchedule) -> tuple[object, ...]:
     """What, beside the clip, decides how long a run takes."""
-    return network.config.name, network.device, network.dtype, kernel_name(network.device, network.dtype), schedule
+    return network.config.name, network.device, network.dtype, forced_kernel(), schedule
 
 
 _PAST: OrderedDict[tuple[object, ...], float] = OrderedDict()  # milliseconds of earlier runs in this process

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from spark3r.kernels.record import note
 from spark3r.meta import device_kind
 
 _SCORES_AT_ONCE = 1 << 24  # float32 scores of the plain path that exist at once, in elements
@@ -33,6 +34,7 @@ def attend_with_lse(
         raise ValueError("attend_with_lse needs at least one key: leave an empty part out instead")
     needs_gradients = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
     fused = None if needs_gradients else _fused(q, k, v, scale)
+    note("torch with lse" if fused else "matmuls with lse")
     return fused or _plain(q, k, v, scale)
 
 

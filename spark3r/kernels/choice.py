@@ -1,0 +1,174 @@
+"""Which of several ways is the fastest here: measured once for a machine and a size class, then remembered.
+
+What is fast differs between processors, GPUs and versions of torch, so nothing here knows any of them. Measurements
+take milliseconds; they are kept in the process and in `kernels.json` of the cache folder, by machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spark3r.errors import InputError
+from spark3r.files import replacing
+
+CACHE_FOLDER = "SPARK3R_CACHE"  # the environment variable that moves the cache folder
+_ROUNDS = 3
+_GIVE_UP = 10.0  # after its first timed round a way so many times slower than the fastest is not timed again
+
+Times = dict[str, float]
+"""Milliseconds of each way that ran."""
+
+
+def measure(ways: Mapping[str, Callable[[], object]], clock: Callable[[], float] = time.perf_counter) -> Times:
+    """The shortest of a few runs of each way, taken in turns after a warm-up. A way that raises is left out.
+
+    `clock` tells seconds, when all that was started is done.
+    """
+    runnable = {name: way for name, way in ways.items() if _runs(way)}
+    times: Times = {}
+    for _ in range(_ROUNDS):
+        for name, way in runnable.items():
+            if times.get(name, 0.0) > _GIVE_UP * min(times.values(), default=math.inf):
+                continue
+            start = clock()
+            way()
+            times[name] = min(times.get(name, math.inf), (clock() - start) * 1e3)
+    return times
+
+
+def _runs(way: Callable[[], object]) -> bool:
+    """Whether it runs at all, which also warms it up: kernels refuse sizes, types and devices, packages are absent."""
+    try:
+        way()
+    except (RuntimeError, ValueError, ImportError, TypeError):
+        return False
+    return True
+
+
+def device_clock(device: torch.device) -> Callable[[], float]:
+    """Seconds, once the device has done what it was given."""
+
+    def now() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return now
+
+
+class Memory:
+    """Measured times by question, of this machine and torch: in the process, and in a file for the next one.
+
+    A file that cannot be read, or is not ours, is as none: its content is only ever a shortcut.
+    """
+
+    def __init__(self, path: Path, machine: str):
+        self.path, self.machine = path, machine
+        self._known: dict[str, Times] = dict(_entries(path).get(machine, {}))
+        self._lock = threading.Lock()
+
+    def times(self, question: str, ask: Callable[[], Times]) -> Times:
+        """What is known of the question, or else what `ask` measures now."""
+        known = self._known.get(question)
+        if known is not None:
+            return known
+        with self._lock:  # two threads that time at once would disturb each other
+            if question not in self._known:
+                self._known[question] = _apart(ask)
+                self._write()
+            return self._known[question]
+
+    def _write(self) -> None:
+        entries = _entries(self.path)
+        entries[self.machine] = {**entries.get(self.machine, {}), **self._known}
+        with contextlib.suppress(InputError), replacing(self.path) as file:  # read-only homes must not stop a run
+            file.write_text(json.dumps({"about": "Spark3R", "machines": entries}, indent=1), encoding="utf-8")
+
+
+def _apart(ask: Callable[[], Times]) -> Times:
+    """In a thread of its own: counters, autocast and inference mode of the run under way neither see nor change it."""
+    answer: list[Times] = []
+    failure: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with torch.no_grad():
+                answer.append(ask())
+        except BaseException as error:  # noqa: BLE001 told in the caller's thread
+            failure.append(error)
+
+    thread = threading.Thread(target=work, name="spark3r-kernels")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return answer[0]
+
+
+def _entries(path: Path) -> dict[str, dict[str, Times]]:
+    """What the file holds of all machines, only what has the right form."""
+    try:
+        machines = json.loads(path.read_text(encoding="utf-8"))["machines"]
+        return {str(machine): _questions(known) for machine, known in machines.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _questions(known: Any) -> dict[str, Times]:
+    return {str(question): times for question, times in known.items() if _are_times(times)}
+
+
+def _are_times(times: Any) -> bool:
+    return (
+        isinstance(times, dict)
+        and bool(times)
+        and all(isinstance(ms, int | float) and math.isfinite(ms) and ms > 0 for ms in times.values())
+    )
+
+
+def cache_folder() -> Path:
+    """Where measurements are kept: SPARK3R_CACHE, or spark3r in the user's cache folder."""
+    if CACHE_FOLDER in os.environ:
+        return Path(os.environ[CACHE_FOLDER])
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "spark3r"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spark3r"
+
+
+@cache
+def memory_of(device: torch.device) -> Memory:
+    """The measurements of one device, shared by the whole process."""
+    return Memory(cache_folder() / "kernels.json", _machine(device))
+
+
+def _machine(device: torch.device) -> str:
+    """What times depend on besides the size: the processor and its threads, or the GPU, and torch."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{_processor()}, {torch.get_num_threads()} threads"
+    return f"{name}, torch {torch.__version__}"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    fields = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in lines}
+    told = [fields[name] for name in ("model name", "flags", "Features") if name in fields]
+    if not told:
+        return platform.processor() or platform.machine()
+    extensions = sorted(flag for flag in told[-1].split() if flag.startswith(("avx512", "amx", "bf16", "sve")))
+    return " ".join([told[0], *extensions]) if len(told) > 1 else told[0]

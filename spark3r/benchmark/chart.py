@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from spark3r.benchmark.policies import QUALITIES
@@ -96,34 +96,49 @@ def draw_confidence(rows: Sequence[dict[str, Any]], path: Path, caption: str) ->
 
 
 def draw_policies(rows: Sequence[dict[str, Any]], path: Path, caption: str) -> None:
-    """Each quality against seconds, a column per length; strengths of a policy are joined, the front is dotted."""
+    """Each quality against seconds, a column per length; strengths of a policy are joined, the front is dotted.
+
+    What is far worse than the rest is left out of a panel and named in its corner.
+    """
     plot = _pyplot()
     lengths = sorted({row["frames"] for row in rows})
-    policies = list(dict.fromkeys(row["policy"] for row in rows))
+    colours = {policy: f"C{place}" for place, policy in enumerate(dict.fromkeys(row["policy"] for row in rows))}
     size = (5.6 * len(lengths), 3.4 * len(QUALITIES))
     figure, axes = plot.subplots(len(QUALITIES), len(lengths), figsize=size, layout="constrained", squeeze=False)
     for line, (name, (title, less)) in zip(axes, QUALITIES.items(), strict=True):
         for axis, length in zip(line, lengths, strict=True):
             here = [row for row in rows if row["frames"] == length and row[name] is not None]
-            for policy in policies:
-                own = sorted((row["total_ms"] / 1e3, row[name]) for row in here if row["policy"] == policy)
-                if own:
-                    axis.plot(*zip(*own, strict=True), "o-", color=f"C{policies.index(policy)}", linewidth=0.8)
-            for row in here:
-                style = {"weight": "bold"} if name in row["front"] else {"color": "#666"}
-                at = (row["total_ms"] / 1e3, row[name])
-                axis.annotate(row["schedule"], at, (4, 4), textcoords="offset points", fontsize=7, **style)
-            front = sorted((row["total_ms"] / 1e3, row[name]) for row in here if name in row["front"])
-            axis.step(*zip(*front, strict=True), where="post", color="#333", linestyle=":", linewidth=1.2)
-            axis.set(xscale="log", xlabel="seconds, end to end", title=f"{length} frames")
-            axis.xaxis.set_major_formatter("{x:g}")
-            axis.xaxis.set_minor_formatter("{x:g}")
-            axis.tick_params(axis="x", which="both", labelsize=7)
-            axis.margins(x=0.12, y=0.12)
+            _plot_policies(axis, here, name, colours)
+            axis.set(title=f"{length} frames")
             if less:
                 axis.invert_yaxis()  # up is better everywhere
         line[0].set_ylabel(title)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(colours), fontsize=9)
     _save(figure, path, f"dotted: Pareto front · {caption}")
+
+
+def _plot_policies(axis: Any, rows: Sequence[dict[str, Any]], name: str, colours: dict[str, str]) -> None:
+    """One panel."""
+    usual, less = median(row[name] for row in rows), QUALITIES[name][1]
+    far = [row for row in rows if (row[name] > 2 * usual if less else row[name] < 0.25 * usual)]
+    near = [row for row in rows if row not in far]
+    for policy, colour in colours.items():
+        own = sorted((row["total_ms"] / 1e3, row[name]) for row in near if row["policy"] == policy)
+        axis.plot(*(zip(*own, strict=True) if own else ([], [])), "o-", color=colour, linewidth=0.8, label=policy)
+    for row in near:
+        style = {"weight": "bold"} if name in row["front"] else {"color": "#666"}
+        at, strength = (row["total_ms"] / 1e3, row[name]), row["schedule"].split(":", 1)[-1]
+        axis.annotate(strength, at, (4, 4), textcoords="offset points", fontsize=7, **style)
+    front = sorted((row["total_ms"] / 1e3, row[name]) for row in near if name in row["front"])
+    if front:
+        axis.step(*zip(*front, strict=True), where="post", color="#333", linestyle=":", linewidth=1.2)
+    words = [f"{row['schedule']}: {row[name]:.3g} in {row['total_ms'] / 1e3:.2g} s" for row in far]
+    axis.text(0.98, 0.03, "\n".join(words), transform=axis.transAxes, fontsize=7, color="#666", ha="right")
+    axis.set(xscale="log", xlabel="seconds, end to end")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("{x:g}")
+    axis.tick_params(axis="x", which="both", labelsize=7)
+    axis.margins(x=0.12, y=0.12)
 
 
 def relative_to_dense(rows: Sequence[dict[str, Any]], side: str, frames: int, metric: str) -> list[tuple[int, float]]:

@@ -28,6 +28,8 @@ def wire(demo: gr.Blocks, page: Components, handlers: Handlers, runs: RunHandler
     told = [page.clip, page.examples, page.files]
     panes = [page.panes.left.frame, page.panes.right.frame]
     opened = demo.load(handlers.opened, page.tab, [*told, *panes, *page.settings.values()], js=ARRIVAL, **QUIET)
+    points = page.panes.view.thousand_points
+    demo.load(None, points, points, js=f"(chosen) => window.spark3r.points(chosen, {points.value})")
     picked = page.examples.click(plainly(handlers.example_picked), None, told, **QUIET)
     dropped = page.files.change(plainly(handlers.files_changed), {page.files}, told, **QUIET)
     planned = [*handlers.plan_parts, *showing.parts]

@@ -7,6 +7,7 @@
   const CAMERAS = "/cameras";
   const HIGHLIGHT = `${CAMERAS}/highlight`;
   const OUT_OF_SIGHT = 1e4;
+  const POINTS = { handheld: 250, gpu: 600 }; // thousands
   const SAME = 1e-5; // of a pose: below is rounding
   const MOVED = ["difference", "error"];
   const state = { world: null, address: "", baseline: "", frame: 0, wipe: 0.5, nearRatio: { left: 0, right: 0 }, known: {} };
@@ -284,6 +285,16 @@
     if (isFollowing()) look("camera");
   }
 
+  // How many thousand points a pane shows at first: what the browser draws smoothly. Moved by hand, it stays.
+  function points(chosen, usual) {
+    if (chosen !== usual) return chosen;
+    const context = document.createElement("canvas").getContext("webgl2");
+    const told = context?.getExtension("WEBGL_debug_renderer_info");
+    const renderer = told ? context.getParameter(told.UNMASKED_RENDERER_WEBGL) : "software";
+    if (/swiftshader|llvmpipe|softpipe|software|basic render/i.test(renderer)) return usual;
+    return matchMedia("(pointer: coarse)").matches ? POINTS.handheld : POINTS.gpu;
+  }
+
   function tick() {
     if (panes()) {
       fitNew();
@@ -296,5 +307,5 @@
   setInterval(() => SIDES.forEach((side) => dress(frameOf(side))), 250);
   setInterval(() => follow().catch(() => { state.address = ""; }), 250);
   setInterval(highlight, 1000); // a pane that was reloaded shows the first frame's camera
-  window.spark3r = { state, look, choose, palette, gradient, movedPercent, setWipe };
+  window.spark3r = { state, look, choose, palette, gradient, movedPercent, setWipe, points };
 })();

@@ -2,7 +2,7 @@
 (() => {
   const PLAY_FPS = { least: 4, most: 15, photos: 4 };
   const TELL_MS = 300; // after scrubbing has stopped, colours by depth follow
-  const NAMES = { input: "Input", wipe: "Wipe", difference: "Difference of depth" };
+  const NAMES = { input: "Input", wipe: "Wipe", difference: "Difference" };
   const sheets = new Map(); // address → image
   const strip = { root: null, tiles: {}, playing: false, wipe: 0.5, shown: -1, next: 0, told: 0 };
   const api = () => window.spark3r;
@@ -39,8 +39,9 @@
     const canvas = make("canvas", "", figure);
     canvas.width = world().width;
     canvas.height = world().height;
-    const name = NAMES[kind] ?? `${world().titles[kind]}: depth`;
+    const name = NAMES[kind] ?? `${world().titles[kind]} depth`;
     make("figcaption", "", figure, name);
+    if (kind === "difference") figure.title = "Difference of the two depth maps, as share of the scene's diagonal";
     strip.tiles[kind] = canvas.getContext("2d", { willReadFrequently: true });
     if (kind === "wipe") addWipe(canvas);
     else {

@@ -69,7 +69,7 @@ def curve(runs: Runs, source: Input | None, measure_key: str, report: RunReport,
     ]  # fmt: skip
     return render(
         "curve.html", dots=dots, front=_steps([dots[index] for index in front]), measures=MEASURES, measure=measure,
-        across=[Tick(100 * at / width, milliseconds(at)) for at in ticks(width)],
+        across=[Tick(100 * at / width, f"{at / 1000:g} s") for at in ticks(width)],
         up=[Tick(100 * at / height, measure.write(at)) for at in ticks(height)],
         truth=any(run.truth is not None for run, _, _ in known), report=report, estimate=estimate, grid=grid,
     )  # fmt: skip

@@ -2,7 +2,8 @@
 
 Starts the app and writes to assets/figures what is named, else everything: a first visit with a bundled clip
 (page_before, page_during, page), the models to choose from (page_models), and what is said where the weights of a
-public model cannot be fetched (page_failed_download: the app is started with a hub that nothing listens at).
+public model cannot be fetched (page_failed_download: the app is started with a hub that nothing listens at). The
+other pictures of docs/page.md: page_sweep, page_phone.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import FloatRect, Page, sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -28,14 +29,16 @@ from tests.browser.conftest import (  # noqa: E402  the path comes first, as thi
     free_port,
     new_tab,
     set_number,
+    wait_done,
+    wait_first,
     wait_for_server,
 )
 
-WIDTH, HEIGHT = 1440, 1000
-MARGIN = 8
+WIDTH, HEIGHT = 1440, 900
+SETTLE_MS = 6000
 COLOURS = 255
 FLAT_COLOURS = 64
-LARGEST_BYTES = 290_000
+LARGEST_BYTES = 245_000
 
 
 def main() -> None:
@@ -43,7 +46,6 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(PICTURES)} (default: all)")
     parser.add_argument("--clip", type=int, default=0, help="which of the bundled clips, from 0")
     parser.add_argument("--frames", type=int, default=0, help="frames at most (default: as the page has it)")
-    parser.add_argument("--factors", type=int, nargs=2, metavar=("QUERY", "KV"), help="default: as the page has them")
     parser.add_argument("--out", type=Path, default=ROOT / "assets" / "figures")
     parser.add_argument("--size", type=int, nargs=2, default=(WIDTH, HEIGHT), metavar=("W", "H"))
     parser.add_argument("--dark", action="store_true")
@@ -80,32 +82,55 @@ def tab(arguments: argparse.Namespace, offline: bool) -> Iterator[Page]:
 
 
 def first_visit(page: Page, arguments: argparse.Namespace) -> None:
-    """A run from start to end, three moments of it."""
-    choose(page, arguments)
+    """From what every visitor finds, over a run, to its end."""
+    wait_first(page)
+    page.wait_for_timeout(SETTLE_MS)
     save(page, arguments.out / "page_before.png")
+    choose(page, arguments)
     page.click("#run")
-    page.wait_for_selector("#progress .progress[data-phase=dense] .meter", timeout=RUN_MS)
-    page.wait_for_selector(".bar[data-side=dense] .stage.global_attention", timeout=RUN_MS, state="attached")
+    page.wait_for_selector("[data-kind=dense] .stage.global_attention", timeout=RUN_MS, state="attached")
+    page.wait_for_timeout(1500)
     save(page, arguments.out / "page_during.png")
-    page.wait_for_selector("#progress .progress[data-phase=done]", timeout=3 * RUN_MS)
-    page.wait_for_timeout(5000)  # the clouds travel and are drawn
-    save(page, arguments.out / "page.png", whole=True)
-    print(page.inner_text("#readout"), page.inner_text("#differences"), sep="\n")
+    wait_done(page)
+    page.wait_for_timeout(SETTLE_MS)  # the clouds travel and are drawn
+    save(page, arguments.out / "page.png")
+    print(page.inner_text("#readout"), page.inner_text("#quality"), sep="\n")
+
+
+def sweep(page: Page, arguments: argparse.Namespace) -> None:
+    """A small sweep."""
+    wait_first(page)
+    page.locator(".menu summary", has_text="Grid").click()
+    page.locator("[data-grid=queries]").fill("1, 2, 4")
+    page.locator("[data-grid=keys]").fill("1, 8, 64")
+    page.locator("[data-action=sweep]").click()
+    page.wait_for_selector("[data-action=stop-sweep]", timeout=RUN_MS)
+    page.wait_for_selector("[data-action=stop-sweep]", timeout=3 * RUN_MS, state="detached")
+    page.wait_for_timeout(SETTLE_MS)
+    save(page, arguments.out / "page_sweep.png")
+
+
+def phone(page: Page, arguments: argparse.Namespace) -> None:
+    """The first example on a phone."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    wait_first(page)
+    page.wait_for_timeout(SETTLE_MS)
+    save(page, arguments.out / "page_phone.png")
 
 
 def models(page: Page, arguments: argparse.Namespace) -> None:
     """The facts of a public model, and all models side by side."""
-    choose(page, arguments)
+    wait_first(page)
     choose_model(page, "Depth Anything 3 Small")
     page.get_by_text("All models side by side").click()
     page.wait_for_selector("#model-table table", timeout=RUN_MS)
     page.wait_for_timeout(1000)
-    save(page, arguments.out / "page_models.png", part=("text=Frames and model", "#model-table"))
+    save(page, arguments.out / "page_models.png")
 
 
 def failed_download(page: Page, arguments: argparse.Namespace) -> None:
-    """Reconstruct, with a public model that cannot be fetched."""
-    choose(page, arguments)
+    """Run, with a public model that cannot be fetched."""
+    wait_first(page)
     choose_model(page, "VGGT 1B")
     page.click("#run")
     page.wait_for_selector("#progress .progress[data-phase=failed]", timeout=RUN_MS)
@@ -116,6 +141,7 @@ def failed_download(page: Page, arguments: argparse.Namespace) -> None:
 
 def choose_model(page: Page, title: str) -> None:
     """As a visitor does: open the list, click."""
+    page.locator("#model-line > button").click()
     page.get_by_label("Model", exact=True).click()
     page.get_by_role("option", name=title).first.click()
     page.wait_for_selector(".model-facts", timeout=RUN_MS)
@@ -125,24 +151,16 @@ def choose_model(page: Page, title: str) -> None:
 def choose(page: Page, arguments: argparse.Namespace) -> None:
     """Set what was asked for on the command line."""
     if arguments.clip:
-        page.locator(".gallery button").nth(arguments.clip).click()
+        page.locator(".examples button").nth(arguments.clip).click()
         page.wait_for_timeout(3000)
     if arguments.frames:
         set_number(page, "Max. frames", arguments.frames)
-    if arguments.factors:
-        set_number(page, "Query factor", arguments.factors[0])
-        set_number(page, "Key/value factor", arguments.factors[1])
-    page.wait_for_selector("#tokens-plan dl", timeout=RUN_MS)
-    page.wait_for_timeout(2000)
+        page.wait_for_timeout(2000)
 
 
-def save(page: Page, path: Path, whole: bool = False, part: tuple[str, str] | None = None) -> None:
-    """A screenshot, below the largest size; `whole` takes the page beyond the window, `part` the controls from one
-    element to another."""
-    if whole or part:  # what sticks to the window's edge would hide part of the page
-        page.add_style_tag(content=".actions { position: static !important; }")
-    shot = page.screenshot(full_page=True, clip=span(page, *part)) if part else page.screenshot(full_page=whole)
-    picture = Image.open(io.BytesIO(shot)).convert("RGB")
+def save(page: Page, path: Path) -> None:
+    """A screenshot of the window, below the largest size."""
+    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     picture.save(path, optimize=True)
     share = 1.0
     while path.stat().st_size > LARGEST_BYTES:
@@ -150,18 +168,6 @@ def save(page: Page, path: Path, whole: bool = False, part: tuple[str, str] | No
         with_few_colours(picture.resize(size, Image.Resampling.LANCZOS)).save(path, optimize=True)
         share -= 0.05
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB", flush=True)
-
-
-def span(page: Page, first: str, last: str) -> FloatRect:
-    """The part of the column of controls from one element to another, with a margin."""
-    boxes = [page.locator(selector).first.bounding_box() for selector in (".controls", first, last)]
-    column, top, bottom = (box for box in boxes if box is not None)
-    height = bottom["y"] + bottom["height"] - top["y"]
-    scrolled = page.evaluate("window.scrollY")
-    return {
-        "x": column["x"] - MARGIN, "y": top["y"] + scrolled - MARGIN,
-        "width": column["width"] + 2 * MARGIN, "height": height + 2 * MARGIN,
-    }  # fmt: skip
 
 
 def with_few_colours(picture: Image.Image) -> Image.Image:
@@ -176,6 +182,8 @@ def with_few_colours(picture: Image.Image) -> Image.Image:
 
 WALKS: dict[Callable[[Page, argparse.Namespace], None], tuple[str, ...]] = {
     first_visit: ("page_before", "page_during", "page"),
+    sweep: ("page_sweep",),
+    phone: ("page_phone",),
     models: ("page_models",),
     failed_download: ("page_failed_download",),
 }

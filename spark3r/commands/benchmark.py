@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -11,7 +11,7 @@ import tyro
 from spark3r.benchmark.chart import draw_speed
 from spark3r.benchmark.speed import TORCH, Setting, benchmark
 from spark3r.commands.options import Dtype, OutputOptions, UsageError, shown_as
-from spark3r.commands.paper import paper_report, paper_table
+from spark3r.commands.paper import across_ranks, paper_report, paper_table
 from spark3r.commands.report import Report, table
 from spark3r.estimate import schedule_for
 from spark3r.formatting import byte_count, factor, factor_range, milliseconds
@@ -67,6 +67,11 @@ class Benchmark(OutputOptions):
     offload: Annotated[bool, tyro.conf.FlagCreatePairsOff, shown_as("")] = False
     """With --paper: what the heads read waits in the computer's memory, so that longer clips fit on the card."""
 
+    ranks: Annotated[tuple[int, ...], shown_as("N ...")] = (1,)
+    """With --paper: so many cards share the clip; default: 1."""
+    link: Annotated[Literal["nvlink", "pcie", "ethernet100g"], shown_as("nvlink|pcie|ethernet100g")] = "nvlink"
+    """With --ranks: what lies between the cards; default: nvlink."""
+
     def run(self) -> None:
         """Measures every model, size and length in turn."""
         self._check()
@@ -75,6 +80,7 @@ class Benchmark(OutputOptions):
             rows = paper_report(
                 self.model, self.schedule, self._settings(), self.paper, self.dtype, self.offload, report
             )
+            rows = across_ranks(rows, self.ranks, self.link)
             about = {"computed": True, "torch": torch.__version__, "command": command_line()}
             report.answer(paper_table(rows), {"machine": about, "rows": rows})
             return

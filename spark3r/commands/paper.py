@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from spark3r.benchmark.paper import STAGES, gpu_named, paper_rows
+from spark3r.benchmark.paper_ranks import shared
 from spark3r.benchmark.speed import Setting, frame_size
 from spark3r.commands.report import Report, table
 from spark3r.formatting import byte_count, factor, milliseconds
@@ -19,6 +20,7 @@ SHOWN = (*STAGES, "aggregator", "total")
 HEADER = (
     "model",
     "card",
+    "ranks",
     "frames",
     "schedule",
     *(stage.removesuffix("_attention") for stage in SHOWN),
@@ -59,6 +61,21 @@ def paper_report(
     return rows
 
 
+def across_ranks(rows: list[dict[str, Any]], ranks: tuple[int, ...], link: str) -> list[dict[str, Any]]:
+    """The same rows for every number of cards that share the clip."""
+    if ranks == (1,):
+        return rows
+    return [
+        shared(row, named(row["model"]).config, _schedule_of(row), gpu_named(row["gpu"]), count, link)
+        for row in rows
+        for count in ranks
+    ]
+
+
+def _schedule_of(row: dict[str, Any]) -> ReductionSchedule:
+    return _schedule(row["schedule"], row["frames"], named(row["model"]).config.sensitive_layers)
+
+
 def _schedule(word: str, frames: int, layers: tuple[int, ...] | None) -> ReductionSchedule:
     return ReductionSchedule.parse(word, frames, layers)
 
@@ -68,11 +85,17 @@ def paper_table(rows: list[dict[str, Any]]) -> str:
     return f"{table([_cells(row) for row in rows], header=HEADER)}\n\n{NOTE}"
 
 
+def _cards(row: dict[str, Any]) -> str:
+    """How many share the clip, and how long they wait for each other's tokens."""
+    return f"{row['ranks']} ({milliseconds(row['link_ms'])} {row['link']})" if row["ranks"] > 1 else "1"
+
+
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     gains = (factor(row[f"speedup_{part}"] or float("nan")) for part in ("aggregator", "total"))
     return (
         row["model"],
         row["gpu"],
+        _cards(row),
         str(row["frames"]),
         row["schedule"],
         *(milliseconds(row[f"{stage}_ms"]) for stage in SHOWN),

@@ -92,7 +92,7 @@ class Handlers:
         shown = session.runs.at("right")
         if session.planned and (shown is None or shown.input != session.planned[0]):
             before = session.runs.find(*session.planned) or session.runs.latest(session.planned[0])
-            if before is not None and before.scene is not None and not session.report.is_busy:
+            if before is not None and before.scene is not None and not session.is_working:
                 session.show(before)
         return planned | self._showing.whole(session)
 

@@ -129,9 +129,9 @@ class RunHandlers:
 
     async def _stopped(self, session: Session) -> None:
         """End what runs, and wait for that: the visitor wants something else now."""
-        if session.report.is_busy:
+        if session.is_working:
             session.stop()
-        while session.report.is_busy:
+        while session.is_working:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _followed(self, session: Session) -> AsyncIterator[Updates]:

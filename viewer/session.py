@@ -85,6 +85,11 @@ class Session:
         return RunReport()
 
     @property
+    def is_working(self) -> bool:
+        """Whether a job of this visitor's own is going; the first example's is nobody's."""
+        return self._job is not None and self._job.report.is_busy
+
+    @property
     def has_baseline(self) -> bool:
         """Whether a dense result is shown, so that another schedule can be compared to it."""
         return self.display.baseline is not None
@@ -136,7 +141,7 @@ class Session:
 
     def _begin(self, job: Job) -> None:
         with self._lock:
-            if self._job is not None and self.report.is_busy:
+            if self.is_working:
                 raise InputError("A run is going already: wait for it, or press Stop first.")
             self._job = job
             self._thread = threading.Thread(target=job.work, name="spark3r-run", daemon=True)

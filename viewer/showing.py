@@ -44,9 +44,9 @@ class Showing:
             page.progress: charts.progress(report),
             page.readout: readout.readout(left, right, report),
             page.run: gr.update(
-                value=self._run_word(session), interactive=not report.is_busy and not session.complaint
+                value=self._run_word(session), interactive=not session.is_working and not session.complaint
             ),
-            page.stop: gr.update(interactive=report.is_busy),
+            page.stop: gr.update(interactive=session.is_working),
         }
 
     def whole(self, session: Session) -> Updates:

@@ -85,7 +85,7 @@ def highlighted(page: Page, side: str) -> list[float]:
 def three_axes(point: list[float]) -> np.ndarray:
     """A point of the scene (z up) as three.js has it (y up)."""
     x, y, z = point
-    return np.array([y, z, x])
+    return np.array([-y, z, -x])
 
 
 def test_scrubbing_changes_pictures_and_cameras_without_the_server(shown: Page) -> None:

@@ -45,18 +45,25 @@ class Case:
 def dry_run(case: Case) -> Ledger:
     """Encoder, trunk, camera head and dense head over a clip, counted; takes about a second for the largest models."""
     network = _skeleton(case.config, case.dtype)
-    ledger = Ledger(sum(x.numel() * x.element_size() for x in network.state_dict().values()))
+    ledger = Ledger(weight_bytes(case.config, case.dtype))
     window, overlap = case.schedule.window, case.schedule.overlap
     if window and case.frames > window:
         ledger.times = -(-(case.frames - overlap) // (window - overlap))
         case = _one_window(case)
     with standing_for(case.device), watching_kernels(ledger.kernel), torch.no_grad(), FusedAttention(), ledger:
         layout = network.trunk.layout(case.frames, network.grid(case.height, case.width))
-        tokens, skip = _encode(network, layout, case, ledger)
+        tokens, skip, pictures = _encode(network, layout, case, ledger)
         taps = _aggregate(network, tokens, layout, case, ledger)
         del tokens
         _heads(network, taps, skip, case, ledger)
+        del pictures
     return ledger
+
+
+@lru_cache(maxsize=64)
+def weight_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
+    """Bytes of a model's weights."""
+    return sum(x.numel() * x.element_size() for x in _skeleton(config, dtype).state_dict().values())
 
 
 def _one_window(case: Case) -> Case:
@@ -103,9 +110,11 @@ def _chunks(frames: int, at_once: int) -> Iterator[tuple[int, int]]:
         yield rest, 1
 
 
-def _encode(network: Network, layout: TokenLayout, case: Case, ledger: Ledger) -> tuple[Tensor, Tensor | None]:
+def _encode(network: Network, layout: TokenLayout, case: Case, ledger: Ledger) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Tokens, fine features and pictures of all frames."""
     ledger.enter("encoder")
     tokens, skip = network.trunk.empty_tokens(layout), None
+    pictures = _of_every_pixel(case, 3, torch.uint8)
     blocks = getattr(network.encoder, "blocks", ())
     with _each_kind_once(blocks, list(getattr(case.config.encoder, "blocks", ())), ledger):
         for frames, times in _chunks(layout.frames, FRAMES_AT_ONCE):
@@ -113,11 +122,16 @@ def _encode(network: Network, layout: TokenLayout, case: Case, ledger: Ledger) -
                 images = torch.empty(frames, 3, case.height, case.width, device="meta")
                 encoded = network.encode(images)
                 tokens[:frames, -encoded.patches.shape[1] :] = encoded.patches
-                if encoded.skip is not None:
-                    skip = encoded.skip
-    if skip is None:
-        return tokens, None
-    return tokens, torch.cat([skip.new_empty(layout.frames, *skip.shape[1:])])  # of all chunks
+                if encoded.skip is not None and skip is None:
+                    skip = encoded.skip.new_empty(layout.frames, *encoded.skip.shape[1:])
+                    skip[:frames] = encoded.skip
+    return tokens, skip, pictures
+
+
+def _of_every_pixel(case: Case, values: int, dtype: torch.dtype) -> Tensor:
+    """What a run on a CPU keeps of every frame; a GPU's results wait in the computer's memory."""
+    frames = case.frames if case.device == "cpu" else 0
+    return torch.empty(frames, case.height, case.width, values, dtype=dtype, device="meta")
 
 
 def _aggregate(network: Network, tokens: Tensor, layout: TokenLayout, case: Case, ledger: Ledger) -> Taps:
@@ -199,8 +213,9 @@ def _each_kind_once(
 def _heads(network: Network, taps: Taps, skip: Tensor | None, case: Case, ledger: Ledger) -> None:
     ledger.enter("heads")
     cameras = network.cameras(taps, case.height, case.width)
+    results = _of_every_pixel(case, 2, torch.float32)  # depth and confidence
     for frames, times in _chunks(case.frames, head_frames(case.height * case.width)):
         with ledger.repeated(times):
             chosen = slice(0, frames)
             network.dense(taps, None if skip is None else skip[chosen], chosen, case.height, case.width)
-    del cameras
+    del cameras, results

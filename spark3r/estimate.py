@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 
+from spark3r.dryrun import Case, peak_bytes, weight_bytes
 from spark3r.errors import InputError
 from spark3r.measure import available_bytes
 from spark3r.models import preprocess
-from spark3r.models.checkpoints import pick_device, pick_dtype, skeleton
-from spark3r.models.cost import needed_bytes
+from spark3r.models.checkpoints import pick_device, pick_dtype
 from spark3r.models.network import Network
 from spark3r.models.registry import named
 from spark3r.reduction import ReductionSchedule
@@ -63,8 +62,9 @@ def estimate(model: Network, num_frames: int, height: int, width: int, schedule:
     meant = schedule_for(schedule, num_frames, model)
     layout = model.trunk.layout(meant.frames_at_once(num_frames), model.grid(height, width))
     queries, keys = meant.token_counts(layout)
-    needed = needed_bytes(model, layout, height * width)
-    if meant.window:
+    case = Case(model.config, model.dtype, model.device.type, num_frames, height, width, meant)
+    needed = peak_bytes(case) - weight_bytes(model.config, model.dtype)
+    if meant.window and model.device.type == "cpu":
         needed += num_frames * height * width * _RESULT_BYTES
     return Estimate(num_frames, height, width, layout.total, queries, keys, needed, available_bytes(model.device))
 
@@ -79,17 +79,11 @@ def needed_memory(
     device: str | None = None,
 ) -> int:
     """Bytes that a named model, its weights included, asks for frames of this size; no weights are read."""
-    network = _skeleton(name, pick_dtype(dtype, pick_device(device)))
-    size = network_size(network, height, width, resolution)
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
-    return weights + needed_bytes(network, network.trunk.layout(num_frames, network.grid(*size)), size[0] * size[1])
+    config, target = named(name).config, pick_device(device)
+    size = preprocess.network_size(config, height, width, resolution)
+    return peak_bytes(Case(config, pick_dtype(dtype, target), target.type, num_frames, *size, ReductionSchedule.off()))
 
 
 def free_memory(device: str | None = None) -> int:
     """Bytes that a new run may take on the device (None: the one that models are put on)."""
     return available_bytes(pick_device(device))
-
-
-@lru_cache(maxsize=32)
-def _skeleton(name: str, dtype: torch.dtype) -> Network:
-    return skeleton(named(name).config).set_dtype(dtype)

@@ -199,18 +199,20 @@ class Run:
 
     def _encode(self) -> tuple[np.ndarray, Tensor, Tensor | None]:
         """Network-size images [S, H, W, 3], tokens [S, P, C] and mini's fine features, a chunk at a time."""
-        images, skips, tokens = [], [], self.network.trunk.empty_tokens(self.layout)
+        images = np.empty((len(self.frames), *self.size, 3), np.uint8)
+        tokens, skip = self.network.trunk.empty_tokens(self.layout), None
         for chunk in self._chunks("encoder", FRAMES_AT_ONCE):
             with self.meter.stage("preprocess"):
                 frames = self.frames.images[chunk]
-                images.append(preprocess.resize(self.network.config, frames, self.resolution))
-                batch = preprocess.to_tensor(images[-1], self.network.device)
+                images[chunk] = preprocess.resize(self.network.config, frames, self.resolution)
+                batch = preprocess.to_tensor(images[chunk], self.network.device)
             with self.meter.stage("encoder"):
                 encoded = self.network.encode(batch)
             tokens[chunk, -encoded.patches.shape[1] :] = encoded.patches
             if encoded.skip is not None:
-                skips.append(encoded.skip)
-        return np.concatenate(images), tokens, torch.cat(skips) if skips else None
+                skip = encoded.skip.new_empty(len(images), *encoded.skip.shape[1:]) if skip is None else skip
+                skip[chunk] = encoded.skip
+        return images, tokens, skip
 
     def _aggregate(self, tokens: Tensor) -> Taps:
         planner = SchedulePlanner(self.schedule, match_dtype=self.network.dtype)
@@ -233,7 +235,7 @@ class Run:
                 confidence[chunk] = torch.sigmoid(dense.confidence_logit).cpu().numpy()
                 if dense.intrinsics is not None:
                     intrinsics[chunk] = dense.intrinsics.cpu().numpy()
-        return depth, np.maximum(confidence, np.finfo(np.float32).tiny), intrinsics
+        return depth, np.maximum(confidence, np.finfo(np.float32).tiny, out=confidence), intrinsics
 
     def _chunks(self, stage: str, frames: int) -> Iterator[slice]:
         for start in range(0, len(self.frames), frames):

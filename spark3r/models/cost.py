@@ -1,35 +1,11 @@
-"""What a network asks of the machine, known before any work."""
+"""How much of a clip is worked on at once, and what share of the work that is."""
 
 from __future__ import annotations
 
-import torch
-
-from spark3r.models.config import Dpt, ModelConfig, StemConfig, StemDense
-from spark3r.models.network import Network
-from spark3r.tokens import TokenLayout
+from spark3r.models.config import Dpt, ModelConfig, StemDense
 
 FRAMES_AT_ONCE = 16  # the encoder takes this many frames at a time, to bound memory
 _HEAD_PIXELS_AT_ONCE = 1 << 20  # the dense head works on this many pixels at a time, and on no more frames either
-
-
-def needed_bytes(model: Network, layout: TokenLayout, pixels: int) -> int:
-    """Peak of a run, weights apart: tapped layers, fine features and results, and the larger of the trunk (the stream
-    of tokens in float32, and its queries, keys and values) and one chunk of the dense head. An upper estimate."""
-    config = model.config
-    item = torch.empty(0, dtype=model.dtype).element_size()
-    stream = layout.total * config.width * (4 * 4 + 2 * 4 * item)
-    taps = layout.total * 2 * config.width * 4 * len(config.taps)
-    fine = layout.frames * pixels // 16 * config.encoder.width * item if isinstance(config.encoder, StemConfig) else 0
-    results = layout.frames * pixels * (3 + 4 + 4)
-    chunk = min(layout.frames, head_frames(pixels)) * pixels * 4 * _head_values(config)
-    return taps + fine + results + max(stream, chunk) + min(stream, chunk) // 4
-
-
-def _head_values(config: ModelConfig) -> int:
-    """How many float32 values the dense head holds per pixel at its peak."""
-    if not isinstance(config.dense, Dpt):
-        return 64
-    return 64 + config.dense.features * 5 // 4 if config.dense.ending == "convolutions" else 160
 
 
 def head_frames(pixels: int) -> int:

@@ -71,7 +71,7 @@ def _one_window(case: Case) -> Case:
     return replace(case, frames=case.schedule.window, schedule=case.schedule.with_(window=0, overlap=0))
 
 
-_SHORT = 80_000  # tokens: more than any chunk, so that memory grows evenly from here on
+_SHORT = {"cpu": 6_000, "cuda": 80_000}  # tokens: more than any chunk, so that memory grows evenly from here on
 _MARGIN = 1.01  # for the small tables that one run leaves to the next
 
 
@@ -81,7 +81,9 @@ def peak_bytes(case: Case) -> int:
         case = _one_window(case)
     schedule, config = case.schedule, case.config
     per_frame = config.tokens.special + (case.height // config.patch) * (case.width // config.patch)
-    short = schedule.group_size * max(2, -(-_SHORT // (per_frame * schedule.group_size)))  # whole groups
+    short = schedule.group_size * max(
+        2, -(-_SHORT.get(case.device, 80_000) // (per_frame * schedule.group_size))
+    )  # whole groups
     if case.frames <= 2 * short:
         return int(_MARGIN * max(_peaks(case).values()))
     if schedule.policy == "spark3r":  # a clip too short for the factors keeps one frame all the same

@@ -17,6 +17,7 @@ from spark3r.reduction import ReductionSchedule
 from spark3r.reduction.schedule import WORDS
 
 _RESULT_BYTES = 11  # per pixel: colours, depth, confidence
+_HEAP_BYTES, _HEAP_SHARE = 36 << 20, 0.12  # of a process: scratch of the libraries, and freed memory that it keeps
 
 Schedule = ReductionSchedule | str | None
 """A schedule, a word for one (see reduction/schedule.py), or None for dense."""
@@ -63,9 +64,7 @@ def estimate(model: Network, num_frames: int, height: int, width: int, schedule:
     layout = model.trunk.layout(meant.frames_at_once(num_frames), model.grid(height, width))
     queries, keys = meant.token_counts(layout)
     case = Case(model.config, model.dtype, model.device.type, num_frames, height, width, meant)
-    needed = peak_bytes(case) - weight_bytes(model.config, model.dtype)
-    if meant.window and model.device.type == "cpu":
-        needed += num_frames * height * width * _RESULT_BYTES
+    needed = _needed(case, peak_bytes(case) - weight_bytes(model.config, model.dtype))
     return Estimate(num_frames, height, width, layout.total, queries, keys, needed, available_bytes(model.device))
 
 
@@ -81,7 +80,17 @@ def needed_memory(
     """Bytes that a named model, its weights included, asks for frames of this size; no weights are read."""
     config, target = named(name).config, pick_device(device)
     size = preprocess.network_size(config, height, width, resolution)
-    return peak_bytes(Case(config, pick_dtype(dtype, target), target.type, num_frames, *size, ReductionSchedule.off()))
+    case = Case(config, pick_dtype(dtype, target), target.type, num_frames, *size, ReductionSchedule.off())
+    return _needed(case, peak_bytes(case))
+
+
+def _needed(case: Case, held: int) -> int:
+    """What the device must give for tensors of so many bytes."""
+    if case.device != "cpu":
+        return held
+    if case.schedule.window:
+        held += case.frames * case.height * case.width * _RESULT_BYTES
+    return int(held * (1 + _HEAP_SHARE)) + _HEAP_BYTES
 
 
 def free_memory(device: str | None = None) -> int:

@@ -233,13 +233,18 @@ for name in ("torch", "numpy", "opencv-python", "safetensors"):
 owners = metadata.packages_distributions()
 
 class Absent:
-    """As if every other distribution were not installed."""
+    """A finder that finds nothing of any other distribution."""
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
     def find_spec(self, name, path=None, target=None):
         names = {re.sub(r"[-_.]+", "-", owner).lower() for owner in owners.get(name.split(".")[0], ())}
         if names and not names & present:
-            raise ModuleNotFoundError(f"No module named {name!r} (not on a bare machine)", name=name)
+            return None
+        return self.finder.find_spec(name, path, target)
 
-sys.meta_path.insert(0, Absent())
+sys.meta_path[:] = map(Absent, sys.meta_path)
 '''
 
 

@@ -19,7 +19,7 @@ from torch.nn import attention
 Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 TORCH = "torch"
-_SCORES_IN_CACHE = {"matmuls-512k": 1 << 19, "matmuls-2m": 1 << 21, "matmuls-8m": 1 << 23}  # scores held at once
+SCORES_IN_CACHE = {"matmuls-512k": 1 << 19, "matmuls-2m": 1 << 21, "matmuls-8m": 1 << 23}  # scores held at once
 _BACKENDS = {"cudnn": "CUDNN_ATTENTION", "flash": "FLASH_ATTENTION", "efficient": "EFFICIENT_ATTENTION"}
 
 
@@ -27,7 +27,7 @@ def candidates(device: torch.device, dtype: torch.dtype) -> dict[str, Attend]:
     """The ways of a device by name, torch's own first. Some may turn out not to run for a size or type."""
     ways: dict[str, Attend] = {TORCH: by_torch}
     if device.type == "cpu" and dtype in (torch.float32, torch.bfloat16):
-        ways |= {name: partial(by_matmuls, scores=scores) for name, scores in _SCORES_IN_CACHE.items()}
+        ways |= {name: partial(by_matmuls, scores=scores) for name, scores in SCORES_IN_CACHE.items()}
     if device.type == "cuda":
         known = {name: getattr(attention.SDPBackend, kind, None) for name, kind in _BACKENDS.items()}
         ways |= {name: partial(_by_backend, backend) for name, backend in known.items() if backend is not None}

@@ -20,8 +20,9 @@ FOLDER = assets("clips")
 THUMBNAIL_WIDTH = 256
 RENDERED_WIDTH = 256  # pixels of a depth map rendered from a recipe, unless asked otherwise
 REAL_FOOTAGE = (
-    "{model} is a small model trained on rendered scenes and gives real footage a rough shape at best: for that "
-    "take {small} ({small_name}, suits a CPU) or, with a GPU, {large} ({large_name}, non-commercial use only)."
+    "{model} is a small model trained on rendered scenes. On 60 frames of a real kitchen its depth was 24 % off and "
+    "its cameras by 14° (a constant answer: 27 % and 12°), so expect little. For real footage take {small} "
+    "({small_name}, suits a CPU) or, with a GPU, {large} ({large_name}, non-commercial use only)."
 )
 
 # Seeds from 950,000,000 on are never trained on.

@@ -71,7 +71,7 @@ def test_confidence_alone_feels_the_laplace_term(truth: Targets) -> None:
         assert sharper["confidence"] < depth_losses(answer, truth)["confidence"]
 
 
-def test_a_disguised_clip_is_a_true_clip() -> None:
+def test_an_augmented_clip_is_a_true_clip() -> None:
     clips = sequences.sample(940_001_100, 1, 3, 32, 48, samples=1)
     plain = targets_of(clips)
     for seed in range(4):

@@ -42,8 +42,8 @@ MINI = Entry(
         download_bytes=0,
         code_licence="Apache-2.0",
         weights_licence="Apache-2.0",
-        note="Trained on rendered scenes only: it shows what reduction does, offline on a CPU. "
-        "For real footage take a public model.",
+        note="Trained on rendered scenes only: it shows what reduction does, offline on a CPU. On 60 real frames its "
+        "depth was 24 % off and its cameras by 14°: for real footage take a public model.",
         bundled=True,
         suits_cpu=True,
     ),

@@ -71,7 +71,7 @@ def _one_window(case: Case) -> Case:
     return replace(case, frames=case.schedule.window, schedule=case.schedule.with_(window=0, overlap=0))
 
 
-_SHORT = {"cpu": 6_000, "cuda": 80_000}  # tokens: more than any chunk, so that memory grows evenly from here on
+_SHORT = {"cpu": 20_000, "cuda": 80_000}  # tokens: more than any chunk, so that memory grows evenly from here on
 _MARGIN = 1.01  # for the small tables that one run leaves to the next
 
 

@@ -17,7 +17,7 @@ from spark3r.reduction import ReductionSchedule
 from spark3r.reduction.schedule import WORDS
 
 _RESULT_BYTES = 11  # per pixel: colours, depth, confidence
-_HEAP_BYTES, _HEAP_SHARE = 36 << 20, 0.12  # of a process: scratch of the libraries, and freed memory that it keeps
+_HEAP_BYTES, _HEAP_SHARE = 60 << 20, 0.12  # of a process: scratch of the libraries, and freed memory that it keeps
 
 Schedule = ReductionSchedule | str | None
 """A schedule, a word for one (see reduction/schedule.py), or None for dense."""

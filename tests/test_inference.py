@@ -108,7 +108,7 @@ def test_cancel_takes_effect_before_the_next_block(network: Network, stop_at: st
 
 
 def test_a_clip_that_does_not_fit_says_what_to_lower_before_any_work(network: Network, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys.modules["spark3r.estimate"], "available_bytes", lambda device: 100 << 20)
+    monkeypatch.setattr(sys.modules["spark3r.estimate"], "available_bytes", lambda device: 150 << 20)
     seen: list[Progress] = []
     with pytest.raises(DoesNotFit, match=r"take at most \d+ frames, or lower the resolution"):
         reconstruct(np.zeros((2000, 96, 128, 3), np.uint8), network, "auto", progress=seen.append)
@@ -116,7 +116,7 @@ def test_a_clip_that_does_not_fit_says_what_to_lower_before_any_work(network: Ne
 
 
 def test_the_longest_clip_that_is_promised_does_fit(network: Network, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys.modules["spark3r.estimate"], "available_bytes", lambda device: 100 << 20)
+    monkeypatch.setattr(sys.modules["spark3r.estimate"], "available_bytes", lambda device: 150 << 20)
     with pytest.raises(DoesNotFit) as caught:
         reconstruct(np.zeros((500, 96, 128, 3), np.uint8), network, None)
     promised = int(str(caught.value).split("at most ")[1].split()[0])

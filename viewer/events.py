@@ -36,8 +36,13 @@ def wire(demo: gr.Blocks, page: Components, handlers: Handlers, runs: RunHandler
     for event in (opened, picked, dropped):
         event.then(plainly(handlers.clip_settled), settings, planned, **QUIET)
     opened.then(runs.follow, None, showing.parts, **AT_ONCE)
-    changes = [item.change for item in settings if not isinstance(item, gr.HTML)]
-    gr.on(changes, plainly(handlers.settings_changed), settings, planned, trigger_mode="always_last", **QUIET)
+    # What is set by hand; what the page sets itself is followed by a plan of its own, made of all values together.
+    sampling = page.sampling
+    by_hand = [
+        sampling.max_frames.input, sampling.max_frames.release, sampling.fps.input, sampling.model.input,
+        sampling.resolution.input,
+    ]  # fmt: skip
+    gr.on(by_hand, plainly(handlers.settings_changed), settings, planned, trigger_mode="always_last", **QUIET)
     demo.unload(handlers.closed)
     _wire_runs(page, handlers, runs, showing, settings)
     _wire_view(page, handlers)

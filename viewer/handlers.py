@@ -11,6 +11,7 @@ import gradio as gr
 from spark3r.errors import InputError
 from viewer import charts, planning
 from viewer.address import read_query
+from viewer.dials import DialFace
 from viewer.engine import Engine
 from viewer.layout import Components
 from viewer.parts import dial_view
@@ -170,6 +171,12 @@ class Handlers:
         )
         return always | self._plan_parts(session, request, plan)
 
+    def _dial(self, request: RunRequest, face: DialFace) -> Any:
+        """A dial redrawn; it is turned only where something else than the hand sets it."""
+        if request.reduction.mode == "manual":
+            return gr.update(view=dial_view(face))
+        return gr.update(value=face.value, view=dial_view(face))
+
     def _plan_parts(self, session: Session, request: RunRequest, plan: Plan) -> Updates:
         page = self._page
         rows = [(row.card, row.needed_bytes, row.fits, row.is_chosen) for row in planning.overview(request)]
@@ -179,5 +186,5 @@ class Handlers:
             page.frames_plan: charts.plan(plan.frames, plan.warning),
             page.model_table: charts.model_table(rows),
             page.footage: charts.footage(planning.footage(request, session.runs.flops_per_ms)),
-            **{dial: gr.update(value=face.value, view=dial_view(face)) for dial, face in dials},
+            **{dial: self._dial(request, face) for dial, face in dials},
         }

@@ -118,7 +118,7 @@ def _encode(network: Network, layout: TokenLayout, case: Case, ledger: Ledger) -
     tokens, skip = network.trunk.empty_tokens(layout), None
     pictures = _of_every_pixel(case, 3, torch.uint8)
     blocks = getattr(network.encoder, "blocks", ())
-    with _each_kind_once(blocks, list(getattr(case.config.encoder, "blocks", ())), ledger):
+    with _each_kind_once(blocks, list(getattr(case.config.encoder, "blocks", ())), ledger):  # pyright: ignore[reportArgumentType]
         for frames, times in _chunks(layout.frames, FRAMES_AT_ONCE):
             with ledger.repeated(times):
                 images = torch.empty(frames, 3, case.height, case.width, device="meta")
@@ -205,7 +205,7 @@ def _each_kind_once(
             if last[kinds[index]] == index:
                 stack.callback(block.register_forward_pre_hook(enter(index)).remove)
                 stack.callback(block.register_forward_hook(leave(index)).remove)
-                stack.callback(block.attn.register_forward_hook(after_attention).remove)
+                stack.callback(block.attn.register_forward_hook(after_attention).remove)  # pyright: ignore[reportAttributeAccessIssue]
             else:
                 block.forward = lambda x, *args, **kwargs: x
                 stack.callback(delattr, block, "forward")

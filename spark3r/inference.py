@@ -159,7 +159,7 @@ class Run:
             indices=self.frames.indices,
             timestamps=self.frames.timestamps,
             names=self.frames.names,
-            seen=preprocess.seen(self.network.config, *self.frames.images.shape[1:3], self.resolution),
+            seen=preprocess.seen(self.network.config, *self.frames.images.shape[1:3], self.resolution),  # pyright: ignore[reportCallIssue]
         )
 
     def check_memory(self) -> Run:

@@ -131,7 +131,7 @@ class _Forward:
         self.signature = inspect.signature(module.forward)
         self.official: Callable[..., Any] = module.forward
         self.active = True
-        module.forward = self
+        module.forward = self  # pyright: ignore[reportAttributeAccessIssue]
 
     def check_uncovered(self) -> None:
         if self.active and self.module.__dict__.get("forward") is not self:

@@ -61,15 +61,15 @@ class Case:
 
 def _vggt() -> nn.Module:
     module = importlib.import_module("vggt.models.vggt")
-    module.Aggregator = partial(module.Aggregator, depth=DEPTH, num_heads=HEADS, patch_embed="dinov2_vits14_reg")
-    module.DPTHead = partial(module.DPTHead, **DPT, intermediate_layer_idx=list(range(DEPTH)))
+    module.Aggregator = partial(module.Aggregator, depth=DEPTH, num_heads=HEADS, patch_embed="dinov2_vits14_reg")  # pyright: ignore[reportAttributeAccessIssue]
+    module.DPTHead = partial(module.DPTHead, **DPT, intermediate_layer_idx=list(range(DEPTH)))  # pyright: ignore[reportAttributeAccessIssue]
     return module.VGGT(embed_dim=WIDTH, enable_track=False, enable_point=False)
 
 
 def _pi3() -> nn.Module:
     module = importlib.import_module("pi3.models.pi3")
     backbones = importlib.import_module("pi3.models.dinov2.hub.backbones")
-    module.dinov2_vitl14_reg = backbones.dinov2_vits14_reg
+    module.dinov2_vitl14_reg = backbones.dinov2_vits14_reg  # pyright: ignore[reportAttributeAccessIssue]
     return module.Pi3(decoder_size="small")
 
 
@@ -77,8 +77,8 @@ def _pi3x() -> nn.Module:
     """Its sizes are written into the class; only the numbers of blocks can be cut."""
     module = importlib.import_module("pi3.models.pi3x")
     backbones = importlib.import_module("pi3.models.dinov2.hub.backbones")
-    module.dinov2_vitl14_reg = lambda **given: _shortened(backbones.dinov2_vitl14_reg(**given), "blocks")
-    module.range = lambda count: range(min(count, 2 * DEPTH))
+    module.dinov2_vitl14_reg = lambda **given: _shortened(backbones.dinov2_vitl14_reg(**given), "blocks")  # pyright: ignore[reportAttributeAccessIssue]
+    module.range = lambda count: range(min(count, 2 * DEPTH))  # pyright: ignore[reportAttributeAccessIssue]
     return module.Pi3X(use_multimodal=False)
 
 
@@ -102,11 +102,11 @@ def _omega() -> nn.Module:
     module = importlib.import_module("vggt_omega.models.vggt_omega")
     inner = importlib.import_module("vggt_omega.models.aggregator")
     build = inner._build_patch_embed
-    inner._build_patch_embed = lambda patch_size, embed_dim: _shortened(build(patch_size, embed_dim), "blocks")
-    module.Aggregator = partial(
+    inner._build_patch_embed = lambda patch_size, embed_dim: _shortened(build(patch_size, embed_dim), "blocks")  # pyright: ignore[reportAttributeAccessIssue]
+    module.Aggregator = partial(  # pyright: ignore[reportAttributeAccessIssue]
         module.Aggregator, depth=DEPTH, register_attention_block_indices=[1], cached_layer_indices=tuple(range(DEPTH))
     )
-    module.DenseHead = partial(module.DenseHead, **DPT, intermediate_layer_idx=list(range(DEPTH)))
+    module.DenseHead = partial(module.DenseHead, **DPT, intermediate_layer_idx=list(range(DEPTH)))  # pyright: ignore[reportAttributeAccessIssue]
     return module.VGGTOmega()
 
 

@@ -59,7 +59,7 @@ def cell_slots(x: Tensor, layout: TokenLayout, chosen: Tensor, group_size: int) 
     def token(frame: int, patch: int) -> int:
         return frame * layout.per_frame + layout.special + patch
 
-    anchors = [token(layout.reference, patch) for patch in range(layout.patches)]
+    anchors = [token(layout.reference, patch) for patch in range(layout.patches)]  # pyright: ignore[reportArgumentType]
     for frame in range(layout.frames):
         group = frame // group_size
         near = [

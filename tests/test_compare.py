@@ -261,7 +261,7 @@ def test_the_warm_up_happens_once_for_each_size_and_schedule(network, images, mo
 def test_the_warm_up_can_be_stopped_and_is_told(network, images):
     seen: list[RunProgress] = []
     with pytest.raises(Cancelled):
-        compare(images, network, ReductionSchedule(6, 3), resolution=32, progress=seen.append, cancel=lambda: seen)
+        compare(images, network, ReductionSchedule(6, 3), resolution=32, progress=seen.append, cancel=lambda: seen)  # pyright: ignore[reportArgumentType]
     assert {progress.phase for progress in seen} == {"warm-up"}
 
 
@@ -278,7 +278,7 @@ def test_several_schedules_stand_beside_each_other(network, images):
 def test_the_time_of_a_run_is_expected_from_the_last_one(network, images, comparison):
     seen: list[RunProgress] = []
     compare(images, network, SCHEDULE, resolution=64, repeats=1, progress=seen.append)
-    assert all(progress.expected_ms > 0 for progress in seen if progress.phase == "run")
+    assert all(progress.expected_ms > 0 for progress in seen if progress.phase == "run")  # pyright: ignore[reportOptionalOperand]
 
 
 def test_a_sweep_yields_the_fastest_first_and_measures_dense_once(network, images, monkeypatch):

@@ -43,8 +43,8 @@ def test_a_row_for_every_length_and_schedule_with_time_and_quality(measured: tup
 
 def test_the_chart_is_a_picture(measured: tuple[dict, Path]):
     picture = cv2.imread(str(measured[1]))
-    assert picture.shape[0] > 600
-    assert len(set(map(tuple, picture[::7, ::7].reshape(-1, 3).tolist()))) > 6
+    assert picture.shape[0] > 600  # pyright: ignore[reportOptionalMemberAccess]
+    assert len(set(map(tuple, picture[::7, ::7].reshape(-1, 3).tolist()))) > 6  # pyright: ignore[reportOptionalSubscript]
 
 
 def test_times_measured_before_serve_again(measured, untrained: Path, tmp_path: Path, capsys):

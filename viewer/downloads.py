@@ -131,8 +131,8 @@ def _report(session: Session, left: KeptRun, right: KeptRun, folder: Path) -> Pa
         titles = [f"{LETTERS[side]}: {title}" for side, title in zip(SIDES, titles, strict=True)]
     content = Content(
         right.input.clip.name, address.command(right), right.baseline, *map(_compared, titles, (left, right)),
-        right.difference, readout.factor_of(left, right), right.against.aggregator, right.against.arithmetic,
-        machine(torch.device(right.scene.device)), _dots(session, left, right), right.against.doubt,
+        right.difference, readout.factor_of(left, right), right.against.aggregator, right.against.arithmetic,  # pyright: ignore[reportCallIssue]
+        machine(torch.device(right.scene.device)), _dots(session, left, right), right.against.doubt,  # pyright: ignore[reportCallIssue]
     )  # fmt: skip
     path = folder / file_name(right.input.clip.name, right.scene, "-report.html")
     path.write_text(content.html(), encoding="utf-8")

@@ -45,7 +45,7 @@ def _asking_for_the_key() -> Iterator[list[bool]]:
             if not hmac.compare_digest(request.headers.get(KEY_HEADER, "").encode(), KEY.encode()):
                 return connection.respond(http.HTTPStatus.FORBIDDEN, "Spark3R shows this scene on its own page only.\n")
             answer = process_request(connection, request) if process_request else None
-            return await answer if hasattr(answer, "__await__") else answer
+            return await answer if hasattr(answer, "__await__") else answer  # pyright: ignore[reportGeneralTypeIssues]
 
         asked.append(True)
         return original(*args, process_request=checked, **options)

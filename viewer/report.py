@@ -121,7 +121,7 @@ class Content:
         """The report, a few megabytes to some tens of them."""
         sides = dict(zip(SIDES, (self.left, self.right), strict=True))
         runs = {side: one.scene for side, one in sides.items()}
-        timeline = Timeline(self.baseline, runs, {side: one.title for side, one in sides.items()}, key="report")
+        timeline = Timeline(self.baseline, runs, {side: one.title for side, one in sides.items()}, key="report")  # pyright: ignore[reportArgumentType]
         return render(
             "report.html", content=self, sides=sides,
             views={side: _view(run, self.baseline) for side, run in runs.items()},
@@ -220,7 +220,7 @@ def _row(
     if math.isfinite(change) and round(change, decimals):
         is_better = (change < 0) == less_is_better
     cells = [_number(before, decimals, unit), _number(after, decimals, unit), _number(change, decimals, unit, "+")]
-    return Row(name, meaning + (", less is better" if less_is_better else ", more is better"), *cells, is_better)
+    return Row(name, meaning + (", less is better" if less_is_better else ", more is better"), *cells, is_better)  # pyright: ignore[reportCallIssue]
 
 
 def _moved(content: Content) -> list[tuple[str, str, str]]:

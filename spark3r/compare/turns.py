@@ -206,7 +206,7 @@ def warm_up(
     Done once for each network, size, schedule and number of frames; after that it returns at once. Raises as
     `reconstruct` does.
     """
-    size = network_size(network, *frames.images.shape[1:3], resolution)
+    size = network_size(network, *frames.images.shape[1:3], resolution)  # pyright: ignore[reportCallIssue]
     key = (*conditions(network, schedule), size, num_frames)
     warm = _WARM.setdefault(network, set())
     if key not in warm:

@@ -28,12 +28,12 @@ _logging = getattr(cv2.utils, "logging", cv2)  # OpenCV before 5 has its two fun
 @contextmanager
 def quiet_opencv() -> Iterator[None]:
     """OpenCV's remarks on damaged files stay out of standard error; ours is one sentence in an exception."""
-    level = _logging.getLogLevel()
-    _logging.setLogLevel(0)
+    level = _logging.getLogLevel()  # pyright: ignore[reportAttributeAccessIssue]
+    _logging.setLogLevel(0)  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:
-        _logging.setLogLevel(level)
+        _logging.setLogLevel(level)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def decode_image(data: bytes, name: str, resolution: int) -> np.ndarray:

@@ -86,9 +86,9 @@ def prefer_in_turn(name: str, q: Tensor, k: Tensor, v: Tensor, scale: float) -> 
 
 def _in_order(order: list[attention.SDPBackend]) -> contextlib.AbstractContextManager[None]:
     try:
-        return attention.sdpa_kernel(order, set_priority=True)
+        return attention.sdpa_kernel(order, set_priority=True)  # pyright: ignore[reportReturnType]
     except TypeError:  # before torch 2.6 there is a set of allowed kernels, without an order
-        return attention.sdpa_kernel(order)
+        return attention.sdpa_kernel(order)  # pyright: ignore[reportReturnType]
 
 
 def _flash_packages() -> list[str]:

@@ -105,7 +105,7 @@ def consistency(scene: Reconstruction, matches: Matches | None = None) -> Consis
     line = epipolar_distances(scene, matches.frames, pixels)
     point = reprojection_distances(scene, matches.frames, pixels)
     shares = [float(weights @ (line < limit)) for limit in WITHIN_PX]
-    return Consistency(_median(line, weights), *shares, _median(point, weights), len(matches))
+    return Consistency(_median(line, weights), *shares, _median(point, weights), len(matches))  # pyright: ignore[reportCallIssue]
 
 
 def epipolar_distances(
@@ -175,7 +175,7 @@ def _features(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     larger = max(1.0, _SEARCHED_SIDE / max(grey.shape))
     if larger > 1:
         grey = cv2.resize(grey, None, fx=larger, fy=larger, interpolation=cv2.INTER_CUBIC)
-    points, words = cv2.SIFT_create(nfeatures=FEATURES, contrastThreshold=_CONTRAST).detectAndCompute(grey, None)
+    points, words = cv2.SIFT_create(nfeatures=FEATURES, contrastThreshold=_CONTRAST).detectAndCompute(grey, None)  # pyright: ignore[reportAttributeAccessIssue]
     if words is None:
         return np.empty((0, 2)), np.empty((0, 128), np.float32)
     height, width = image.shape[0] / grey.shape[0], image.shape[1] / grey.shape[1]
@@ -209,14 +209,14 @@ def _equal_gaps(matches: Matches) -> np.ndarray:  # [M], sum 1
 
 def _rays(scene: Reconstruction, frame: np.ndarray, pixels: np.ndarray) -> np.ndarray:  # [M, 3] float64, z = 1
     ones = np.ones(len(frame))
-    return unproject_pixels(*pixels.T, ones, scene.intrinsics[frame].astype(np.float64)).astype(np.float64)
+    return unproject_pixels(*pixels.T, ones, scene.intrinsics[frame].astype(np.float64)).astype(np.float64)  # pyright: ignore[reportCallIssue]
 
 
 def _relative(scene: Reconstruction, here: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """there_from_here [M, 4, 4], and whether [M] both cameras and lenses are finite; the identity where not."""
     finite = np.isfinite(scene.world_from_camera).all((1, 2)) & np.isfinite(scene.intrinsics).all((1, 2))
-    cameras = np.where(finite[:, None, None], scene.world_from_camera, np.eye(4)).astype(np.float64)
-    return np.linalg.inv(cameras)[there] @ cameras[here], finite[here] & finite[there]
+    cameras = np.where(finite[:, None, None], scene.world_from_camera, np.eye(4)).astype(np.float64)  # pyright: ignore[reportIndexIssue]
+    return np.linalg.inv(cameras)[there] @ cameras[here], finite[here] & finite[there]  # pyright: ignore[reportIndexIssue]
 
 
 def _pixel_distances(lens: np.ndarray, points: np.ndarray, pixels: np.ndarray) -> np.ndarray:  # [M]

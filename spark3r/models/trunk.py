@@ -104,7 +104,7 @@ class Trunk(nn.Module):
         if not any(since <= tap < following for tap in self.config.taps):
             return None
         special, patches = layout.split(x)
-        return _Half(special.clone(), patches.to(self.blocks[0].attn.qkv.weight.dtype, copy=True))
+        return _Half(special.clone(), patches.to(self.blocks[0].attn.qkv.weight.dtype, copy=True))  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue, reportCallIssue]
 
     def empty_tokens(self, layout: TokenLayout) -> Tensor:
         """Memory for a clip's tokens, [S, P, C]: patches belong at the end of each frame's row."""

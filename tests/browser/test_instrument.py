@@ -138,7 +138,7 @@ def test_following_looks_through_the_frames_camera_in_both_panes(shown: Page) ->
     wide = round(height * true.shape[1] / true.shape[0])
     middle = seen[:, (width - wide) // 2 : (width + wide) // 2].astype(np.uint8)
     small = [cv2.resize(image.astype(np.uint8), (16, 12), interpolation=cv2.INTER_AREA) for image in (middle, true)]
-    likeness = np.corrcoef(*(image[3:10].ravel() for image in small))[0, 1]  # without tools and captions
+    likeness = np.corrcoef(*(image[3:10].ravel() for image in small))[0, 1]  # without tools and captions  # pyright: ignore[reportArgumentType, reportCallIssue]
     assert likeness > 0.6
     shown.click("#follow")
 

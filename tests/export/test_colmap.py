@@ -126,7 +126,7 @@ def test_frames_come_in_their_own_size_with_intrinsics_for_it(tmp_path):
     model = pycolmap.Reconstruction(tmp_path / "model" / "sparse" / "0")
     camera = model.cameras[1]
     assert (camera.width, camera.height) == (320, 480)
-    assert cv2.imread(str(tmp_path / "model" / "images" / "000001.jpg")).shape == (480, 320, 3)
+    assert cv2.imread(str(tmp_path / "model" / "images" / "000001.jpg")).shape == (480, 320, 3)  # pyright: ignore[reportOptionalMemberAccess]
     lens = scene.intrinsics[0]
     fx, fy, cx, cy = camera.params
     assert (fx, fy) == pytest.approx((10 * lens[0, 0], 10 * lens[1, 1]))

@@ -26,7 +26,7 @@ from spark3r.reduction.schedule import ReductionSchedule
 from tests.fuzz.pictures import samples
 
 EXAMPLES = int(os.environ.get("SPARK3R_FUZZ_EXAMPLES", "150"))
-bounded = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+bounded = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))  # pyright: ignore[reportArgumentType]
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

@@ -110,7 +110,7 @@ def test_the_beginning_of_names_chooses_among_them(monkeypatch: pytest.MonkeyPat
 def test_an_unknown_kernel_is_told_with_what_there_is(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SPARK3R_KERNEL", "cudnn")
     with pytest.raises(InputError, match=r"SPARK3R_KERNEL=cudnn: this device has torch, matmuls-512k"):
-        attend(*qkv(2, 3), 0.25)
+        attend(*qkv(2, 3), 0.25)  # pyright: ignore[reportCallIssue]
 
 
 def test_torch_alone_is_kept_within_its_block_and_with_gradients(monkeypatch: pytest.MonkeyPatch):

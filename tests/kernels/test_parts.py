@@ -79,7 +79,7 @@ def test_gradients_flow_through_parts():
     q, k, v = (x.requires_grad_() for x in qkv(5, 8))
     halves = [attend_with_lse(q, k[:, :, half], v[:, :, half], 0.3) for half in (slice(3), slice(3, 8))]
     merge_parts(halves)[0].square().sum().backward()
-    got = [x.grad.clone() for x in (q, k, v)]
+    got = [x.grad.clone() for x in (q, k, v)]  # pyright: ignore[reportOptionalMemberAccess]
     for x in (q, k, v):
         x.grad = None
     torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=0.3).square().sum().backward()

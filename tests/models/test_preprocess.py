@@ -94,9 +94,9 @@ def test_kept_frames_give_the_size_of_the_originals_and_are_never_enlarged(
     side = needed_side(config, height, width, resolution)
     kept = fitted_size(width, height, side)[::-1]
     assert side <= max(height, width)
-    assert network_size(config, *kept, resolution) == network_size(config, height, width, resolution)
+    assert network_size(config, *kept, resolution) == network_size(config, height, width, resolution)  # pyright: ignore[reportCallIssue]
     if side < max(height, width):
-        plan = fitting(config.resize, *kept, resolution)
+        plan = fitting(config.resize, *kept, resolution)  # pyright: ignore[reportCallIssue]
         rows, columns = _cropped(np.empty((*kept, 3)), plan.crop_before).shape[:2]
         # Whole pixels cannot keep every aspect: half a pixel may be missing on the shorter side.
         assert all(rows >= size[0] - 0.5 and columns >= size[1] - 0.5 for size in plan.sizes[:1])

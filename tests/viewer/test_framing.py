@@ -94,7 +94,9 @@ def test_the_view_through_a_camera_shows_what_its_picture_shows(shown: Reconstru
 def test_spacing_is_that_of_a_plane_of_points() -> None:
     scene = reconstruction(1, 60, 80)
     flat = dataclasses.replace(
-        scene, depth=np.full_like(scene.depth, 2.0), intrinsics=scene.intrinsics * np.float32([[20], [20], [1]])
+        scene,
+        depth=np.full_like(scene.depth, 2.0),
+        intrinsics=scene.intrinsics * np.float32([[20], [20], [1]]),  # pyright: ignore[reportArgumentType]
     )
     step = 2.0 / flat.intrinsics[0, 0, 0]
     assert point_spacing(flat.points()) == pytest.approx(step, rel=0.25)

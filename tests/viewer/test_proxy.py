@@ -66,7 +66,7 @@ def test_the_inner_port_answers_the_app_alone(pane: ViserServer, key: str | None
 
     async def socket() -> None:
         url = f"ws://127.0.0.1:{pane.get_port()}"
-        async with connect(url, subprotocols=[PROTOCOL], additional_headers=headers):
+        async with connect(url, subprotocols=[PROTOCOL], additional_headers=headers):  # pyright: ignore[reportArgumentType]
             pass
 
     with pytest.raises(InvalidStatus, match="403"):

@@ -33,7 +33,7 @@ def tile(timeline: Timeline, kind: str, frame: int) -> np.ndarray:
     sheet = cv2.imdecode(np.frombuffer(timeline.sheet(kind, frame // PER_SHEET), np.uint8), cv2.IMREAD_UNCHANGED)
     at = frame % PER_SHEET
     row, column = divmod(at, COLUMNS)
-    return sheet[12 * row : 12 * row + 12, 16 * column : 16 * column + 16]
+    return sheet[12 * row : 12 * row + 12, 16 * column : 16 * column + 16]  # pyright: ignore[reportOptionalSubscript]
 
 
 @pytest.mark.parametrize("frame", [0, 47, 48, 69])

@@ -24,7 +24,7 @@ def kitchen(rng: Rng) -> SceneBuilder:
     for k in range(int(rng.integers(1, 4))):
         counter_wall(b, rng, (first + k) % 4, fronts, top)
     if min(b.size[:2]) > 3.4 and rng.random() < 0.7:
-        dining(b, Placement(*rng.uniform(-0.4, 0.4, 2), rng.uniform(-3, 3)), rng)
+        dining(b, Placement(*rng.uniform(-0.4, 0.4, 2), rng.uniform(-3, 3)), rng)  # pyright: ignore[reportCallIssue]
     openings(b, rng)
     return b
 

@@ -7,7 +7,7 @@ looked at where most of it is held, at the last block of each kind.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -175,7 +175,7 @@ def _tapped_spans(config: ModelConfig) -> list[bool]:
 
 @contextmanager
 def _each_kind_once(
-    blocks: nn.ModuleList, kinds: list[Hashable], ledger: Ledger, scopes: list[str] | None = None
+    blocks: Iterable[nn.Module], kinds: list[Hashable], ledger: Ledger, scopes: list[str] | None = None
 ) -> Iterator[None]:
     """Of the blocks of one kind only the last runs, and counts for all. `scopes` name the stages."""
     counts, last = Counter(kinds), {kind: index for index, kind in enumerate(kinds)}
@@ -205,7 +205,7 @@ def _each_kind_once(
             if last[kinds[index]] == index:
                 stack.callback(block.register_forward_pre_hook(enter(index)).remove)
                 stack.callback(block.register_forward_hook(leave(index)).remove)
-                stack.callback(block.attn.register_forward_hook(after_attention).remove)  # pyright: ignore[reportAttributeAccessIssue]
+                stack.callback(block.get_submodule("attn").register_forward_hook(after_attention).remove)
             else:
                 block.forward = lambda x, *args, **kwargs: x
                 stack.callback(delattr, block, "forward")

@@ -144,6 +144,7 @@ class Run:
                 depth, confidence, intrinsics = self._densify(taps, skip)
             if cameras.intrinsics is not None:
                 intrinsics = self.clip.own(cameras.intrinsics)[0].float().cpu().numpy()
+        height, width = self.frames.images.shape[1:3]
         return Reconstruction(
             images=images,
             depth=depth,
@@ -159,7 +160,7 @@ class Run:
             indices=self.frames.indices,
             timestamps=self.frames.timestamps,
             names=self.frames.names,
-            seen=preprocess.seen(self.network.config, *self.frames.images.shape[1:3], self.resolution),  # pyright: ignore[reportCallIssue]
+            seen=preprocess.seen(self.network.config, height, width, self.resolution),
         )
 
     def check_memory(self) -> Run:

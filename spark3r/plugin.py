@@ -133,6 +133,9 @@ class _Forward:
         self.active = True
         module.forward = self  # pyright: ignore[reportAttributeAccessIssue]
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
     def check_uncovered(self) -> None:
         if self.active and self.module.__dict__.get("forward") is not self:
             raise InputError("another tool has patched this model since accelerate(): take that back first")

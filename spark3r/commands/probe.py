@@ -66,7 +66,8 @@ class ProbeLayers(OutputOptions):
         )  # fmt: skip
         report.notes(frames)
         report.doing("truth")
-        size = network_size(network, *frames.images.shape[1:3], self.resolution)  # pyright: ignore[reportCallIssue]
+        height, width = frames.images.shape[1:3]
+        size = network_size(network, height, width, self.resolution)
         truth = load_truth(self.input, size=size) if self.against in (None, "truth") else None
         against = self.against or ("dense" if truth is None else "truth")
         if against == "truth" and truth is None:

@@ -206,7 +206,8 @@ def warm_up(
     Done once for each network, size, schedule and number of frames; after that it returns at once. Raises as
     `reconstruct` does.
     """
-    size = network_size(network, *frames.images.shape[1:3], resolution)  # pyright: ignore[reportCallIssue]
+    height, width = frames.images.shape[1:3]
+    size = network_size(network, height, width, resolution)
     key = (*conditions(network, schedule), size, num_frames)
     warm = _WARM.setdefault(network, set())
     if key not in warm:

@@ -76,7 +76,7 @@ def write_folder(scene: Reconstruction, path: Path, filters: Filters, origin: Or
         (folder / MARKER).write_text(json.dumps(told, indent=2) + "\n")
         names = [f"{index:06d}.jpg" for index in scene.indices]
         lenses = _write_frames(scene, folder / "images", names, origin)
-        views = [_view(scene, frame, lenses[frame], names[frame], seen.of_frame(frame)) for frame in frames]  # pyright: ignore[reportArgumentType]
+        views = [_view(scene, frame, lenses[frame], names[frame], seen.of_frame(frame)) for frame in frames.tolist()]
         model = Model(tuple(views), cloud.xyz, cloud.rgb)
         colmap_files.write(model, folder / "sparse" / "0")
         (folder / "sparse_pc.ply").write_bytes(ply_bytes(cloud, told))
@@ -117,7 +117,7 @@ def _write_frames(scene: Reconstruction, folder: Path, names: list[str], origin:
         sizes.append(image.shape[:2])
     own = origin.source is not None
     usual = statistics.mode(round(width / height, 2) for height, width in sizes)
-    return [_lens(scene, *size, usual, own) for size in sizes]  # pyright: ignore[reportCallIssue]
+    return [_lens(scene, height, width, usual, own) for height, width in sizes]
 
 
 def _images(scene: Reconstruction, origin: Origin) -> Iterator[np.ndarray]:

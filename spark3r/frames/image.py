@@ -5,6 +5,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ MAX_PIXELS_PER_BYTE = 10_000  # deflate reaches 8,256 at one bit per pixel, JPEG
 MAX_WIDE_PIXELS_PER_BYTE = 1_100  # in BMP and TIFF, whose pixels may take 16 bytes each: deflate at one byte per pixel
 _TIFF_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}  # TIFF 6.0, section 2; BigTIFF is not read
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_SHORT = 256, 257, 3
-_logging = getattr(cv2.utils, "logging", cv2)  # OpenCV before 5 has its two functions at the top
+_logging: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV before 5 has its two functions at the top
 
 
 @contextmanager

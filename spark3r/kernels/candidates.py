@@ -84,7 +84,7 @@ def prefer_in_turn(name: str, q: Tensor, k: Tensor, v: Tensor, scale: float) -> 
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
 
 
-def _in_order(order: list[attention.SDPBackend]) -> contextlib.AbstractContextManager[None]:
+def _in_order(order: list[attention.SDPBackend]) -> contextlib.AbstractContextManager[object]:
     try:
         return attention.sdpa_kernel(order, set_priority=True)  # pyright: ignore[reportReturnType]
     except TypeError:  # before torch 2.6 there is a set of allowed kernels, without an order

@@ -104,8 +104,9 @@ def consistency(scene: Reconstruction, matches: Matches | None = None) -> Consis
     weights = _equal_gaps(matches)
     line = epipolar_distances(scene, matches.frames, pixels)
     point = reprojection_distances(scene, matches.frames, pixels)
-    shares = [float(weights @ (line < limit)) for limit in WITHIN_PX]
-    return Consistency(_median(line, weights), *shares, _median(point, weights), len(matches))  # pyright: ignore[reportCallIssue]
+    below_1px, below_2px, below_4px = (float(weights @ (line < limit)) for limit in WITHIN_PX)
+    epipolar, reprojection = _median(line, weights), _median(point, weights)
+    return Consistency(epipolar, below_1px, below_2px, below_4px, reprojection, len(matches))
 
 
 def epipolar_distances(
@@ -175,7 +176,8 @@ def _features(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     larger = max(1.0, _SEARCHED_SIDE / max(grey.shape))
     if larger > 1:
         grey = cv2.resize(grey, None, fx=larger, fy=larger, interpolation=cv2.INTER_CUBIC)
-    points, words = cv2.SIFT_create(nfeatures=FEATURES, contrastThreshold=_CONTRAST).detectAndCompute(grey, None)  # pyright: ignore[reportAttributeAccessIssue]
+    sift = cv2.SIFT_create  # pyright: ignore[reportAttributeAccessIssue]  OpenCV's stubs lack it
+    points, words = sift(nfeatures=FEATURES, contrastThreshold=_CONTRAST).detectAndCompute(grey, None)
     if words is None:
         return np.empty((0, 2)), np.empty((0, 128), np.float32)
     height, width = image.shape[0] / grey.shape[0], image.shape[1] / grey.shape[1]
@@ -209,14 +211,15 @@ def _equal_gaps(matches: Matches) -> np.ndarray:  # [M], sum 1
 
 def _rays(scene: Reconstruction, frame: np.ndarray, pixels: np.ndarray) -> np.ndarray:  # [M, 3] float64, z = 1
     ones = np.ones(len(frame))
-    return unproject_pixels(*pixels.T, ones, scene.intrinsics[frame].astype(np.float64)).astype(np.float64)  # pyright: ignore[reportCallIssue]
+    columns, rows = pixels.T
+    return unproject_pixels(columns, rows, ones, scene.intrinsics[frame].astype(np.float64)).astype(np.float64)
 
 
 def _relative(scene: Reconstruction, here: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """there_from_here [M, 4, 4], and whether [M] both cameras and lenses are finite; the identity where not."""
-    finite = np.isfinite(scene.world_from_camera).all((1, 2)) & np.isfinite(scene.intrinsics).all((1, 2))
-    cameras = np.where(finite[:, None, None], scene.world_from_camera, np.eye(4)).astype(np.float64)  # pyright: ignore[reportIndexIssue]
-    return np.linalg.inv(cameras)[there] @ cameras[here], finite[here] & finite[there]  # pyright: ignore[reportIndexIssue]
+    finite = np.asarray(np.isfinite(scene.world_from_camera).all((1, 2)) & np.isfinite(scene.intrinsics).all((1, 2)))
+    cameras = np.where(finite[:, None, None], scene.world_from_camera, np.eye(4)).astype(np.float64)
+    return np.linalg.inv(cameras)[there] @ cameras[here], finite[here] & finite[there]
 
 
 def _pixel_distances(lens: np.ndarray, points: np.ndarray, pixels: np.ndarray) -> np.ndarray:  # [M]

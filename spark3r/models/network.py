@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +100,8 @@ class Network(nn.Module):
     def read(self, tap: int, both: Tensor) -> tuple[Tensor, ...]:
         """What the dense head reads of a tapped layer [B, F, P, 2C], kept in the type that the network works in; of the
         last one also what the camera head reads, exactly, unless that is the same."""
-        seen = self.dense_head.read(tap, both.flatten(0, 1)).to(self.dtype).unflatten(0, both.shape[:2])  # pyright: ignore[reportCallIssue]
+        head = cast("DenseHead | DptHead | PointHead", self.dense_head)
+        seen = head.read(tap, both.flatten(0, 1)).to(self.dtype).unflatten(0, both.shape[:2])
         if tap < len(self.config.taps) - 1 or isinstance(self.config.camera, configs.PatchCamera):
             return (seen,)
         return seen, both[:, :, : self.config.tokens.special]
@@ -108,8 +109,12 @@ class Network(nn.Module):
     def cameras(self, taps: Taps, height: int, width: int, clip: WholeClip = WHOLE_CLIP) -> Cameras:
         """Of all frames of the clip, from the special tokens of the last tap (π³: of each frame from its patches)."""
         if isinstance(self.config.camera, configs.PatchCamera):
-            own = self.camera_head(taps.camera, (height, width))
-            return Cameras(*(None if part is None else clip.gather(part) for part in own))  # pyright: ignore[reportArgumentType]
+            pose, world_from_camera, intrinsics = self.camera_head(taps.camera, (height, width))
+            return Cameras(
+                clip.gather(pose),
+                clip.gather(world_from_camera),
+                None if intrinsics is None else clip.gather(intrinsics),
+            )
         return self.camera_head(clip.gather(taps.camera), (height, width))
 
     def dense(self, taps: Taps, skip: Tensor | None, frames: slice, height: int, width: int) -> Dense:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -104,7 +104,8 @@ class Trunk(nn.Module):
         if not any(since <= tap < following for tap in self.config.taps):
             return None
         special, patches = layout.split(x)
-        return _Half(special.clone(), patches.to(self.blocks[0].attn.qkv.weight.dtype, copy=True))  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue, reportCallIssue]
+        first = cast(Block, self.blocks[0])
+        return _Half(special.clone(), patches.to(first.attn.qkv.weight.dtype, copy=True))
 
     def empty_tokens(self, layout: TokenLayout) -> Tensor:
         """Memory for a clip's tokens, [S, P, C]: patches belong at the end of each frame's row."""

@@ -135,6 +135,8 @@ def compressed(images: Tensor, quality: int) -> Tensor:
     out = []
     for picture in (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().contiguous().numpy():
         _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        out.append(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])  # pyright: ignore[reportOptionalSubscript]
+        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        assert decoded is not None
+        out.append(decoded[..., ::-1])
     back = torch.from_numpy(np.stack(out)).to(images.device)
     return (back.permute(0, 3, 1, 2).float() / 255).contiguous()

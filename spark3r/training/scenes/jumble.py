@@ -32,7 +32,8 @@ def jumble(rng: Rng) -> SceneBuilder:
     b.lights.append((*(rng.uniform(-0.4, 0.4, 2) * b.size[:2]), rng.uniform(1.0, 2.0), *rng.uniform(0.2, 0.6, 3)))
     for _ in range(int(rng.integers(12, 46))):
         size = np.exp(rng.uniform(np.log(0.06), np.log(1.3), 3))
-        place = Placement(*(rng.uniform(-0.5, 0.5, 2) * b.size[:2]), rng.uniform(-3, 3))  # pyright: ignore[reportCallIssue]
+        x, y = rng.uniform(-0.5, 0.5, 2) * b.size[:2]
+        place = Placement(x, y, rng.uniform(-3, 3))
         where = rng.random()
         if where < 0.2:
             wall = int(rng.integers(4))
@@ -67,10 +68,12 @@ def clutter(b: SceneBuilder, rng: Rng, count: int) -> None:
         if where < 0.45 and tops:
             x, y, z, half_x, half_y, half_z, c, s = tops[int(rng.integers(len(tops)))]
             at = Placement(x, y, float(np.arctan2(s, c)), z + half_z)
-            spot = at.moved(*(rng.uniform(-0.7, 0.7, 2) * (half_x, half_y)), 0.0, rng.uniform(-3, 3))  # pyright: ignore[reportCallIssue]
+            aside, ahead = rng.uniform(-0.7, 0.7, 2) * (half_x, half_y)
+            spot = at.moved(aside, ahead, 0.0, rng.uniform(-3, 3))
             furniture.thing(b, spot, rng, rng.uniform(0.6, 1.5))
         elif where < 0.75:
-            spot = Placement(*(rng.uniform(-0.46, 0.46, 2) * b.size[:2]), rng.uniform(-3, 3))  # pyright: ignore[reportCallIssue]
+            x, y = rng.uniform(-0.46, 0.46, 2) * b.size[:2]
+            spot = Placement(x, y, rng.uniform(-3, 3))
             furniture.thing(b, spot, rng, rng.uniform(0.8, 2.5))
         else:
             wall = int(rng.integers(4))
@@ -87,7 +90,8 @@ def weathered(b: SceneBuilder, rng: Rng) -> None:
             chosen = any_finish(rng) if rng.random() < share else material
             materials[i] = replace(chosen, colour=faded(chosen.colour, fade), second=faded(chosen.second, fade))
     bright = rng.uniform(0.5, 1.3)
-    b.ambient = tuple(bright * rng.uniform(0.6, 1.4) * x for x in b.ambient)  # pyright: ignore[reportAttributeAccessIssue]
+    red, green, blue = (bright * rng.uniform(0.6, 1.4) * x for x in b.ambient)
+    b.ambient = (red, green, blue)
     b.lights = [(*light[:3], *(bright * x for x in light[3:])) for light in b.lights]
 
 

@@ -24,7 +24,8 @@ def kitchen(rng: Rng) -> SceneBuilder:
     for k in range(int(rng.integers(1, 4))):
         counter_wall(b, rng, (first + k) % 4, fronts, top)
     if min(b.size[:2]) > 3.4 and rng.random() < 0.7:
-        dining(b, Placement(*rng.uniform(-0.4, 0.4, 2), rng.uniform(-3, 3)), rng)  # pyright: ignore[reportCallIssue]
+        x, y = rng.uniform(-0.4, 0.4, 2)
+        dining(b, Placement(x, y, rng.uniform(-3, 3)), rng)
     openings(b, rng)
     return b
 

@@ -110,7 +110,8 @@ def yard(rng: Rng) -> SceneBuilder:
     for _ in range(int(rng.integers(3, 9))):
         _house(b, rng)
     for _ in range(int(rng.integers(6, 16))):
-        _street_thing(b, rng, Placement(*(rng.uniform(2.0, 14.0) * _around(rng)), rng.uniform(-3, 3)))  # pyright: ignore[reportCallIssue]
+        x, y = rng.uniform(2.0, 14.0) * _around(rng)
+        _street_thing(b, rng, Placement(x, y, rng.uniform(-3, 3)))
     return b
 
 
@@ -122,7 +123,8 @@ def _around(rng: Rng) -> np.ndarray:
 def _house(b: SceneBuilder, rng: Rng) -> None:
     """A block with rows of windows, nine metres from the middle and more."""
     size = np.array([rng.uniform(5, 16), rng.uniform(5, 12), rng.uniform(3, 14)])
-    at = Placement(*((rng.uniform(9.0, 26.0) + size[:2].max() / 2) * _around(rng)), rng.uniform(-3, 3))  # pyright: ignore[reportCallIssue]
+    x, y = (rng.uniform(9.0, 26.0) + size[:2].max() / 2) * _around(rng)
+    at = Placement(x, y, rng.uniform(-3, 3))
     base = finishes.plaster(rng)
     windows = {"cell_u": rng.uniform(1.5, 3.5), "cell_v": rng.uniform(1.5, 3.2), "line": rng.uniform(0.15, 0.5)}
     front = Material(**{**vars(base), **windows, "tint": 0.15, "line_shade": float(rng.choice((0.3, 0.5, 1.4)))})

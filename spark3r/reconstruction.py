@@ -203,7 +203,8 @@ class Reconstruction:
             raise InputError(f"{path} is not a reconstruction: name a .npz that spark3r wrote.") from error
         if about.pop("version", None) != FILE_VERSION:
             raise InputError(f"{path} was written by another version of spark3r: reconstruct the clip again.")
-        about["cost"] = Cost(**about["cost"])
+        ranks = tuple(RankCost(**rank) for rank in about["cost"].get("ranks", ()))
+        about["cost"] = Cost(**{**about["cost"], "ranks": ranks})
         about["schedule"] = ReductionSchedule.from_json(about["schedule"])
         about["names"] = tuple(about["names"])
         about["seen"] = tuple(about.get("seen", (0.0, 0.0, 1.0, 1.0)))

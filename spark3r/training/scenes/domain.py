@@ -26,8 +26,8 @@ from .sequences import SHARES, ClipPlan, Clips
 FIELD_OF_VIEW = np.radians((45.0, 80.0))  # horizontal; most cameras have
 USUAL_FIELD_OF_VIEW, SPREAD = np.radians((60.0, 7.0))
 PLACES: dict[Callable[[Rng], SceneBuilder], float] = {
-    furnished_room: 0.20, laid_table: 0.14, kitchen: 0.22, jumble: 0.18,
-    corridor: 0.06, staircase: 0.06, shelves: 0.06, yard: 0.08,
+    furnished_room: 0.20, laid_table: 0.16, kitchen: 0.26, jumble: 0.20,
+    corridor: 0.05, staircase: 0.04, shelves: 0.05, yard: 0.04,
 }  # fmt: skip
 CLUTTERED = (furnished_room, laid_table, kitchen, corridor, staircase)
 

@@ -1,45 +1,88 @@
 """What all visitors share: the line they stand in, and the networks that are loaded."""
 
 import threading
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 
 from spark3r.errors import Cancelled, InputError
 from spark3r.models.checkpoints import list_models, load_model, named, needs_download, pick_device, pick_dtype, skeleton
 from spark3r.models.network import Network
 
+MOST_WAITING = 4  # runs of one visitor in line
+REMEMBERED_VISITORS = 1000  # whose latest turn is known
+
 
 class RunQueue:
-    """First come, first served; one at a time."""
+    """The line that runs stand in: one works at a time, and visitors take turns, however many runs each has in line."""
 
-    def __init__(self) -> None:
-        self._line: deque[object] = deque()
+    def __init__(self, most_waiting: int = MOST_WAITING) -> None:
+        self._most_waiting = most_waiting
+        self._waiting: list[tuple[int, str]] = []  # (ticket, visitor), in the order of their arrival
+        self._holder: int | None = None
+        self._served: dict[str, int] = {}  # visitor → when they had their latest turn, as a count of turns
+        self._tickets, self._turns = count(), count(1)
         self._changed = threading.Condition()
 
+    @property
+    def length(self) -> int:
+        """How many wait, the one that works not counted."""
+        return len(self._waiting)
+
     @contextmanager
-    def turn(self, cancelled: Callable[[], bool], tell_place: Callable[[int], None]) -> Iterator[None]:
-        """Wait for one's turn and hold it; `tell_place` hears how many are ahead. May raise Cancelled."""
-        ticket = object()
-        with self._changed:
-            self._line.append(ticket)
+    def turn(
+        self, cancelled: Callable[[], bool], tell_place: Callable[[int], None], visitor: str = ""
+    ) -> Iterator[None]:
+        """Wait for one's turn and hold it; `tell_place` hears how many are ahead. Raises Cancelled, and InputError for
+        a visitor who has too many runs in line already."""
+        ticket = self._join(visitor)
         try:
             self._wait(ticket, cancelled, tell_place)
             yield
         finally:
             with self._changed:
-                self._line.remove(ticket)
+                self._waiting = [one for one in self._waiting if one[0] != ticket]
+                self._holder = None if self._holder == ticket else self._holder
                 self._changed.notify_all()
 
-    def _wait(self, ticket: object, cancelled: Callable[[], bool], tell_place: Callable[[int], None]) -> None:
+    def _join(self, visitor: str) -> int:
         with self._changed:
-            while ahead := self._line.index(ticket):
-                tell_place(ahead)
+            if sum(who == visitor for _, who in self._waiting) >= self._most_waiting:
+                raise InputError(f"{self._most_waiting} of your runs wait in line already: let one of them end first.")
+            ticket = next(self._tickets)
+            self._waiting.append((ticket, visitor))
+            return ticket
+
+    def _wait(self, ticket: int, cancelled: Callable[[], bool], tell_place: Callable[[int], None]) -> None:
+        with self._changed:
+            while True:
+                order = self._order()
+                place = [number for number, _ in order].index(ticket)
+                if place == 0 and self._holder is None:
+                    break
+                tell_place(place + (self._holder is not None))
                 if cancelled():
                     raise Cancelled
                 self._changed.wait(timeout=0.2)
+            visitor = order[0][1]
+            self._waiting.remove(order[0])
+            self._holder = ticket
+            self._served.pop(visitor, None)  # the latest stands last
+            self._served[visitor] = next(self._turns)
+            while len(self._served) > REMEMBERED_VISITORS:
+                del self._served[next(iter(self._served))]
+
+    def _order(self) -> list[tuple[int, str]]:
+        """Who works next: everybody's first run, then everybody's second; among these, whose turn is longest ago."""
+        seen: Counter[str] = Counter()
+        keyed = []
+        for ticket, visitor in self._waiting:
+            keyed.append(((seen[visitor], self._served.get(visitor, 0), ticket), (ticket, visitor)))
+            seen[visitor] += 1
+        return [each for _, each in sorted(keyed)]
 
 
 class Models:
@@ -57,6 +100,9 @@ class Models:
         cancel: Callable[[], bool] | None = None,
     ) -> Network:
         """The network of that name or path, loaded if need be; that may take minutes. Raises InputError, Cancelled."""
+        known = self._loaded.get(name)
+        if known is not None:  # nobody waits for another visitor's download
+            return known
         if not self._may_download and needs_download(name):
             raise InputError(
                 f"{name} is not on this machine's disk, and visitors may not download: choose another model, or ask "

@@ -18,8 +18,10 @@ Told = TypeVar("Told")
 QUIET: dict[str, Any] = {"show_progress": "hidden"}
 AT_ONCE: dict[str, Any] = {**QUIET, "concurrency_limit": None}  # the line that runs stand in is ours
 
-# What a reload brings along: the session's key, and the settings that stand in the address.
-ARRIVAL = "() => [JSON.stringify({ tab: sessionStorage.getItem('spark3r') ?? '', query: location.search })]"
+# What a page brings along: its own name, the session's key after a reload, and the settings in the address.
+ARRIVAL = """() => [JSON.stringify({
+  page: window.spark3rPage, tab: sessionStorage.getItem('spark3r') ?? '', query: location.search,
+})]"""
 
 
 def wire(demo: gr.Blocks, page: Components, handlers: Handlers, runs: RunHandlers, showing: Showing) -> None:
@@ -27,7 +29,9 @@ def wire(demo: gr.Blocks, page: Components, handlers: Handlers, runs: RunHandler
     settings = set(page.settings.values())
     told = [page.clip, page.examples, page.files]
     panes = [page.panes.left.frame, page.panes.right.frame]
-    opened = demo.load(handlers.opened, page.tab, [*told, *panes, *page.settings.values()], js=ARRIVAL, **QUIET)
+    opened = demo.load(
+        plainly(handlers.opened), page.tab, [*told, *panes, *page.settings.values()], js=ARRIVAL, **QUIET
+    )
     points = page.panes.view.thousand_points
     demo.load(None, points, points, js=f"(chosen) => window.spark3r.points(chosen, {points.value})")
     picked = page.examples.click(plainly(handlers.example_picked), None, told, **QUIET)
@@ -43,7 +47,6 @@ def wire(demo: gr.Blocks, page: Components, handlers: Handlers, runs: RunHandler
         sampling.resolution.input,
     ]  # fmt: skip
     gr.on(by_hand, plainly(handlers.settings_changed), settings, planned, trigger_mode="always_last", **QUIET)
-    demo.unload(handlers.closed)
     _wire_runs(page, handlers, runs, showing, settings)
     _wire_view(page, handlers)
 

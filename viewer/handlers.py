@@ -17,11 +17,26 @@ from viewer.layout import Components
 from viewer.parts import dial_view
 from viewer.planning import Plan
 from viewer.request import Clip, RunRequest
-from viewer.session import Session, Sessions
+from viewer.session import Session
+from viewer.sessions import Sessions
 from viewer.showing import Showing, Updates, named
 from viewer.state import SIDES, ExampleClip, ReductionSettings, SamplingSettings, ViewSettings
 
 Values = Mapping[Any, Any]  # {component: value}
+
+
+def read_arrival(text: str) -> dict[str, str]:
+    """What a page brought along; nothing of what is not text."""
+    try:
+        came = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return {name: value for name, value in came.items() if isinstance(value, str)} if isinstance(came, dict) else {}
+
+
+def address_of(request: gr.Request) -> str:
+    """Of the visitor's machine, by which visitors are told apart; a proxy on this machine names it."""
+    return request.client.host if request.client else ""
 
 
 class Handlers:
@@ -50,20 +65,20 @@ class Handlers:
 
     def opened(self, arrival: str, request: gr.Request) -> Updates:
         """A page has loaded: give it panes, and the clip and settings of its address or of its earlier life."""
-        came = json.loads(arrival or "{}")
-        session = self._sessions.open(str(request.session_hash), str(came.get("tab", "")))
+        came = read_arrival(arrival)
+        session = self._sessions.open(
+            str(request.session_hash), came.get("tab", ""), came.get("page", ""), address_of(request)
+        )
+        if came.get("tab") not in (None, "", session.key):
+            gr.Info("The session of this page had ended; its settings were kept.", title="Begun anew")
         frames = {
             getattr(self._page.panes, side).frame: charts.iframe(side, session.panes[side].key) for side in SIDES
         }  # fmt: skip
-        example, wanted = read_query(str(came.get("query", "")))
+        example, wanted = read_query(came.get("query", ""))
         found = next((clip for clip in self._clips if clip.example == example), None)
         if found is not None or session.clip is None:
             self._choose(session, found or self._clips[0])
         return frames | self._clip_parts(session) | self._settings({**session.settings, **wanted})
-
-    def closed(self, request: gr.Request) -> None:
-        """A tab has gone, or its connection hiccups."""
-        self._sessions.leave(request.session_hash)
 
     def example_picked(self, event: gr.EventData, request: gr.Request) -> Updates:
         """One of the example clips was clicked."""

@@ -26,7 +26,7 @@ from viewer.cache import Cache, truth_of
 from viewer.engine import Engine
 from viewer.request import RunRequest
 from viewer.runs import Against, KeptRun, Runs
-from viewer.state import LiveRun, ReductionSettings, RunReport, Side
+from viewer.state import ENDED, LiveRun, ReductionSettings, RunReport, Side
 from viewer.world import Baseline
 
 WAITED = "waited in line"
@@ -39,6 +39,7 @@ class Visitor(Protocol):
 
     runs: Runs
     cache: Cache
+    address: str  # visitors take turns; an address is one visitor
 
     def place(self, side: Side, name: str) -> None:
         """Put a kept run into a pane."""
@@ -51,21 +52,22 @@ class Job:
         self.report = RunReport("preparing", clip=request.clip.name, doing="Starting")
         self._request, self._engine, self._visitor, self._both = request, engine, visitor, both
         self._cancel = threading.Event()
+        self._telling = threading.Lock()  # the report is told by the working thread and by whoever stops it
         self._names: dict[str, str] = {}  # of the runs under way: "dense", "reduced" → as they are kept
         self._settings = request.reduction
         self._shown_s = 0.0
         self._clip_truth: Truth | None = None
 
     def stop(self) -> None:
-        """Ask the job to end; it does so at the next block of the network."""
+        """Ask the job to end; it does so at the next block of the network. A job that has ended stays as it is."""
         self._cancel.set()
-        if self.report.is_busy:
-            self._tell(doing="Stopping")
+        self._tell(doing="Stopping")
 
     def work(self) -> None:
         """Work to the end; whatever goes wrong ends up in the report, and the unexpected in the log as well."""
         try:
-            with self._engine.queue.turn(self._cancel.is_set, self._wait_at):
+            with self._engine.queue.turn(self._cancel.is_set, self._wait_at, self._visitor.address):
+                self._check()
                 self._work()
         except Cancelled:
             self._tell(phase="stopped", doing="", live={}, message="Stopped; what was measured stays.")
@@ -75,6 +77,8 @@ class Job:
             log.exception("a run of %s failed", self._request.clip.name)
             words = f"The run broke off ({type(error).__name__}: {error}); the app's log says where."
             self._tell(phase="failed", doing="", live={}, message=words)
+        finally:  # whatever ends a thread, nobody waits for it
+            self._tell(phase="failed", doing="", live={}, message="The run broke off; the app's log says where.")
 
     def _work(self) -> None:
         model, frames, truth, spent = self._prepare()
@@ -242,9 +246,13 @@ class Job:
             raise Cancelled
 
     def _tell(self, **changes: Any) -> None:
-        if self._cancel.is_set() and changes.get("phase") not in ("stopped", "failed"):
-            changes["doing"] = "Stopping"
-        self.report = replace(self.report, **changes)
+        """Replace the report; the phase a job has ended in is its last."""
+        with self._telling:
+            if not self.report.is_busy:
+                return
+            if self._cancel.is_set() and changes.get("phase", "") not in ENDED:
+                changes["doing"] = "Stopping"
+            self.report = replace(self.report, **changes)
 
 
 class _Clock:

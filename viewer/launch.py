@@ -33,6 +33,7 @@ class Arguments:
     allow_host: tuple[str, ...] = ()  # names besides this machine's own under which the page may be asked for
     allow_embedding: str | None = None  # the address of a site that may show the page in a frame
     allow_downloads: Literal["yes", "no"] | None = None  # visitors may fetch models; default: on this machine alone
+    max_sessions: int = 32  # open tabs in all; a quarter of them from one address
 
 
 def main(arguments: Arguments) -> int:
@@ -65,14 +66,19 @@ def main(arguments: Arguments) -> int:
 
 def access_of(arguments: Arguments, port: int) -> Access:
     """Who may come in, by the arguments. Raises InputError for a password that cannot be used."""
+    from spark3r.errors import InputError
     from viewer.guard import LOCAL_NAMES, Doors
     from viewer.server import Access
+    from viewer.sessions import Limits
 
+    if arguments.max_sessions < 1:
+        raise InputError(f"--max-sessions {arguments.max_sessions}: must be 1 or more.")
     alone = arguments.host in LOCAL_NAMES and arguments.share == "no"
     names = [*arguments.allow_host, *(["*"] if arguments.share == "yes" else [])]  # the link's name is not known yet
     doors = Doors.of(arguments.host, names, credentials(arguments), arguments.allow_embedding or "'self'")
     may_download = alone if arguments.allow_downloads is None else arguments.allow_downloads == "yes"
-    return Access(arguments.host, port, arguments.share == "yes", doors, may_download)
+    limits = Limits(arguments.max_sessions, max(1, arguments.max_sessions // 4))
+    return Access(arguments.host, port, arguments.share == "yes", doors, may_download, limits)
 
 
 def credentials(arguments: Arguments) -> str | None:

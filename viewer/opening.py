@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 class Opening:
     """The first example's runs, made in the background for all visitors."""
 
+    address = ""  # nobody's
+
     def __init__(self, engine: Engine, sampling: SamplingSettings, reduction: ReductionSettings) -> None:
         self.runs, self.cache = Runs(), Cache()
         first = list_clips()[0]

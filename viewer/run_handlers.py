@@ -12,7 +12,8 @@ from viewer.engine import Engine
 from viewer.handlers import Handlers, Values
 from viewer.layout import Components
 from viewer.runs import KeptRun
-from viewer.session import Session, Sessions
+from viewer.session import Session
+from viewer.sessions import Sessions
 from viewer.showing import Showing, Updates
 from viewer.state import SIDES
 from viewer.sweep import Grid

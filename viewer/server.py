@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 
 from spark3r.examples import list_clips
 from spark3r.models.checkpoints import list_models
+from viewer.alive import alive_routes
 from viewer.charts import STATIC, model_label
 from viewer.downloads import download_routes
 from viewer.engine import Engine, Models, RunQueue
@@ -26,13 +27,13 @@ from viewer.patience import be_patient
 from viewer.proxy import pane_routes
 from viewer.request import Clip
 from viewer.run_handlers import RunHandlers
-from viewer.session import Sessions
+from viewer.sessions import Limits, Sessions
 from viewer.showing import Showing
 from viewer.state import ExampleClip, ReductionSettings, SamplingSettings
 from viewer.timeline import timeline_routes
 
 STYLES = ("style.css", "panes.css", "strip.css", "numbers.css")
-SCRIPTS = ("page.js", "panes.js", "strip.js")
+SCRIPTS = ("alive.js", "page.js", "panes.js", "strip.js")
 UPLOAD_LIMIT = "4gb"
 UPLOADS_KEPT_SECONDS = 24 * 3600
 THEME = Base(
@@ -68,6 +69,7 @@ class Access:
     share: bool = False  # through a public link of gradio's
     doors: Doors = field(default_factory=Doors)
     may_download: bool = True  # visitors may choose models that are not on this disk
+    limits: Limits = field(default_factory=Limits)
 
 
 def serve(access: Access, model: str) -> None:
@@ -86,7 +88,7 @@ def running(access: Access, model: str) -> Iterator[Running]:
     if engine.models.at_hand(model) is None:
         engine.models.get(model)  # named on the command line: better to fail before the page is up
     opening = Opening(engine, *first_settings(model))
-    sessions = Sessions(engine, opening=opening)
+    sessions = Sessions(engine, limits=access.limits, opening=opening)
     demo = page(engine, sessions, model)
     opening.start()
     try:
@@ -98,6 +100,7 @@ def running(access: Access, model: str) -> Iterator[Running]:
             footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False, max_file_size=UPLOAD_LIMIT,
             app_kwargs={
                 "routes": [
+                    *alive_routes(sessions),
                     *pane_routes(sessions.server_of),
                     *download_routes(sessions.by_download_key),
                     *timeline_routes(sessions.timeline_of, sessions.choose_frame),

@@ -1,10 +1,8 @@
 """What belongs to one open tab: its two viser servers, its runs, its caches, its files. It ends with the tab."""
 
-import logging
 import secrets
 import tempfile
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,13 +26,9 @@ from viewer.runs import KeptRun, Runs
 from viewer.scene import PaneScene
 from viewer.state import SIDES, RunReport, Side, ViewSettings
 from viewer.sweep import Grid, SweepJob
-from viewer.timeline import Timeline
 
-GRACE_SECONDS = 60.0  # a tab that reloads, or whose connection hiccups, comes back within this
-REAP_SECONDS = 1.0
-CANCEL_SECONDS = 20.0  # a run stops at its next block; only a model download takes longer
-
-log = logging.getLogger(__name__)
+CANCEL_SECONDS = 20.0  # a run stops at its next block; with a large model on a CPU that may take seconds
+ENDED = "This page's session has ended: reload the page."
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +48,8 @@ class Pane:
 class Session:
     """One visitor's tab."""
 
-    def __init__(self, engine: Engine, opening: Opening | None = None) -> None:
+    def __init__(self, engine: Engine, opening: Opening | None = None, address: str = "") -> None:
+        self.address = address  # of the visitor's machine
         self.key = secrets.token_urlsafe(16)  # the browser shows it when it reloads
         self.view = ViewSettings()
         self.panes: dict[Side, Pane] = {side: Pane.open(self.view) for side in SIDES}
@@ -72,6 +67,7 @@ class Session:
         self._engine, self._opening = engine, opening
         self._job: Job | None = None
         self._thread: threading.Thread | None = None
+        self._has_ended = False
         self._lock = threading.Lock()
         self._folder = tempfile.TemporaryDirectory(prefix="spark3r-")
 
@@ -141,11 +137,16 @@ class Session:
 
     def _begin(self, job: Job) -> None:
         with self._lock:
+            if self._has_ended:  # pressed just before the tab was closed
+                raise InputError(ENDED)
             if self.is_working:
                 raise InputError("A run is going already: wait for it, or press Stop first.")
-            self._job = job
-            self._thread = threading.Thread(target=job.work, name="spark3r-run", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=job.work, name="spark3r-run", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # no more threads
+                raise InputError("This machine is too busy to start a run: try again in a moment.") from error
+            self._job, self._thread = job, thread
 
     def stop(self) -> None:
         """Ask the run to end; nothing happens if none is going."""
@@ -182,109 +183,11 @@ class Session:
 
     def close(self) -> None:
         """End the run, the servers and the files; may take seconds, so not on an event loop."""
+        with self._lock:
+            self._has_ended = True
         self.stop()
         if self._thread is not None:
             self._thread.join(timeout=CANCEL_SECONDS)
         for pane in self.panes.values():
             pane.server.stop()
         self._folder.cleanup()
-
-
-class Sessions:
-    """All open tabs, by a key that each browser keeps over a reload; ends those whose tab is gone."""
-
-    def __init__(self, engine: Engine, grace_s: float = GRACE_SECONDS, opening: Opening | None = None) -> None:
-        self._engine, self._opening = engine, opening
-        self._grace_s = grace_s
-        self._open: dict[str, Session] = {}  # by their key
-        self._tabs: dict[str, str] = {}  # gradio's hash of a loaded page → key
-        self._gone: set[str] = set()  # hashes whose connection has ended
-        self._leaving: dict[str, float] = {}  # key → when it may be ended
-        self._lock = threading.Lock()
-        self._ended = threading.Event()
-        self._reaper = threading.Thread(target=self._reap, name="spark3r-reaper", daemon=True)
-        self._reaper.start()
-
-    def open(self, tab: str, key: str = "") -> Session:
-        """The session of a page that has just loaded: the one that `key` names, else a new one."""
-        with self._lock:
-            key = self._tabs.get(tab, key)
-            session = self._open.get(key)
-            if session is None:
-                session = Session(self._engine, self._opening)
-                self._open[session.key] = session
-            self._leaving.pop(session.key, None)
-            self._tabs[tab] = session.key
-            return session
-
-    def of(self, tab: str | None) -> Session:
-        """The session of an open tab. Raises InputError for one that has ended."""
-        with self._lock:
-            key = self._tabs.get(tab or "", "")
-            self._gone.discard(tab or "")
-            self._leaving.pop(key, None)
-            session = self._open.get(key)
-        if session is None:
-            raise InputError("This page has lost its session (the app was restarted): reload it.")
-        return session
-
-    def leave(self, tab: str | None) -> None:
-        """The tab's connection has ended; unless it comes back within the grace time, so does the session."""
-        with self._lock:
-            key = self._tabs.get(tab or "", "")
-            self._gone.add(tab or "")
-            others = [one for one, of in self._tabs.items() if of == key and one not in self._gone]
-            if key in self._open and not others:
-                self._leaving[key] = time.monotonic() + self._grace_s
-
-    def server_of(self, pane_key: str) -> ViserServer | None:
-        """The viser server behind a pane key; asking for it shows that the tab is there."""
-        with self._lock:
-            for key, session in self._open.items():
-                for pane in session.panes.values():
-                    if pane.key == pane_key:
-                        self._leaving.pop(key, None)
-                        return pane.server
-        return None
-
-    def by_download_key(self, download_key: str) -> Session | None:
-        """The session whose files `download_key` opens."""
-        with self._lock:
-            return next((one for one in self._open.values() if one.download_key == download_key), None)
-
-    def timeline_of(self, download_key: str) -> Timeline | None:
-        """The frames that the session with this key shows."""
-        session = self.by_download_key(download_key)
-        return None if session is None else session.display.timeline
-
-    def choose_frame(self, download_key: str, frame: int) -> None:
-        """A frame was scrubbed to."""
-        session = self.by_download_key(download_key)
-        if session is not None:
-            session.display.choose_frame(frame)
-
-    def close(self) -> None:
-        """End every session; the app is going down."""
-        self._ended.set()
-        self._reaper.join()
-        for key in list(self._open):
-            self._end(key)
-
-    def _reap(self) -> None:
-        while not self._ended.wait(min(REAP_SECONDS, self._grace_s or REAP_SECONDS)):
-            now = time.monotonic()
-            for key in [key for key, due in list(self._leaving.items()) if due <= now]:
-                self._end(key)
-
-    def _end(self, key: str) -> None:
-        with self._lock:
-            self._leaving.pop(key, None)
-            session = self._open.pop(key, None)
-            for tab in [tab for tab, of in self._tabs.items() if of == key]:
-                del self._tabs[tab]
-                self._gone.discard(tab)
-        if session is not None:
-            try:
-                session.close()
-            except Exception:  # one tab's trouble must not keep the others from being tidied
-                log.exception("a session did not end cleanly")

@@ -139,6 +139,7 @@ class LiveRun:
 
 Phase = Literal["idle", "waiting", "preparing", "measuring", "scoring", "done", "stopped", "failed"]
 BUSY: tuple[Phase, ...] = ("waiting", "preparing", "measuring", "scoring")
+ENDED: tuple[Phase, ...] = ("done", "stopped", "failed")
 
 
 @dataclass(frozen=True)

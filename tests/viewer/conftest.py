@@ -17,7 +17,8 @@ from viewer.cache import Cache
 from viewer.engine import Engine, Models, RunQueue
 from viewer.request import Clip, RunRequest
 from viewer.runs import Runs
-from viewer.session import Session, Sessions
+from viewer.session import Session
+from viewer.sessions import Lifetimes, Sessions
 from viewer.state import ReductionSettings, SamplingSettings, Side
 
 FRAMES = 4
@@ -27,6 +28,8 @@ INFO = SourceInfo("images", FRAMES, None, None, width=128, height=96)
 
 class Nobody:
     """A visitor without panes: keeps runs, and remembers what was put where."""
+
+    address = "nowhere"
 
     def __init__(self) -> None:
         self.runs, self.cache = Runs(), Cache()
@@ -65,7 +68,7 @@ def engine() -> Engine:
 
 @pytest.fixture
 def sessions(engine: Engine) -> Iterator[Sessions]:
-    registry = Sessions(engine, grace_s=0.1)
+    registry = Sessions(engine, Lifetimes(0.1, 60.0, 60.0))
     yield registry
     registry.close()
 

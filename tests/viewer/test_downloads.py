@@ -17,7 +17,8 @@ from tests.viewer.conftest import finish, wait_until
 from viewer.downloads import download_routes, links
 from viewer.engine import Engine
 from viewer.request import Clip, RunRequest
-from viewer.session import Session, Sessions
+from viewer.session import Session
+from viewer.sessions import Lifetimes, Sessions
 from viewer.state import ViewSettings
 
 RequestFor = Callable[..., RunRequest]
@@ -25,7 +26,7 @@ RequestFor = Callable[..., RunRequest]
 
 @pytest.fixture(scope="module")
 def registry(engine: Engine) -> Iterator[Sessions]:
-    sessions = Sessions(engine, grace_s=0.1)
+    sessions = Sessions(engine, Lifetimes(0.1, 60.0, 60.0))
     yield sessions
     sessions.close()
 
@@ -108,7 +109,7 @@ def test_a_wrong_key_opens_nothing(session: Session, browser: TestClient) -> Non
 
 def test_an_ended_tab_takes_its_links_with_it(registry: Sessions, browser: TestClient) -> None:
     other = registry.open("b")
-    registry.leave("b")
+    registry.leave("b", 1)
     wait_until(lambda: registry.by_download_key(other.download_key) is None)
     assert browser.get(f"/download/{other.download_key}/left.glb").status_code == 404
     assert not other.folder.exists()

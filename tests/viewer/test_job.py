@@ -4,13 +4,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from spark3r.compare import compare, turns
-from spark3r.errors import Cancelled
+from spark3r.errors import Cancelled, InputError
 from spark3r.reduction.schedule import ReductionSchedule
 from tests.viewer.conftest import Nobody, some_file, wait_until
 from viewer import job as job_module
@@ -188,12 +189,72 @@ def test_the_queue_serves_in_order_and_tells_the_place() -> None:
     assert order == [1, 2]
 
 
+def test_visitors_take_turns_however_many_runs_one_has() -> None:
+    queue, order, threads = RunQueue(most_waiting=8), [], []
+
+    def job(visitor: str) -> None:
+        with queue.turn(lambda: False, lambda _: None, visitor):
+            order.append(visitor)
+
+    with queue.turn(lambda: False, lambda _: None, "script"):
+        for number, visitor in enumerate(["script"] * 4 + ["ann", "bob", "ann"]):
+            threads.append(threading.Thread(target=job, args=(visitor,)))
+            threads[-1].start()
+            wait_until(lambda number=number: queue.length == number + 1)
+    for thread in threads:
+        thread.join(timeout=5)
+    assert order == ["ann", "bob", "script", "ann", "script", "script", "script"]
+
+
+def test_one_visitor_has_a_few_runs_in_line_at_most() -> None:
+    queue = RunQueue(most_waiting=1)
+    leave = threading.Event()
+    with queue.turn(lambda: False, lambda _: None):
+        waiting = threading.Thread(target=_wait_in, args=(queue, leave))
+        waiting.start()
+        wait_until(lambda: queue.length == 1)
+        with pytest.raises(InputError, match="in line already"), queue.turn(lambda: True, lambda _: None, "script"):
+            pytest.fail("had no turn")
+        with pytest.raises(Cancelled), queue.turn(lambda: True, lambda _: None, "ann"):  # others may stand in line
+            pytest.fail("had no turn")
+        leave.set()
+        waiting.join(timeout=5)
+    assert queue.length == 0
+
+
+def _wait_in(queue: RunQueue, leave: threading.Event) -> None:
+    with suppress(Cancelled), queue.turn(leave.is_set, lambda _: None, "script"):
+        pytest.fail("had no turn")
+
+
+def test_a_job_that_has_ended_stays_ended(engine: Engine, request_for: RequestFor) -> None:
+    """Whoever presses Stop then, and whatever a thread that was held up still tells."""
+    job = done(Job(request_for(), engine, Nobody()))
+    job.stop()
+    job._tell(phase="measuring", doing="Warming up")
+    assert job.report.phase == "done"
+    assert job.report.doing == ""
+
+
+def test_whatever_ends_its_thread_nobody_waits_for_a_job(
+    engine: Engine, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(*_: object) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(Job, "_prepare", leave)
+    job = Job(request_for(), engine, Nobody())
+    with pytest.raises(SystemExit):
+        job.work()
+    assert job.report.phase == "failed"
+
+
 def test_who_gives_up_in_line_frees_the_place() -> None:
     queue = RunQueue()
     with queue.turn(lambda: False, lambda _: None):
         with pytest.raises(Cancelled), queue.turn(lambda: True, lambda _: None):
             pytest.fail("had no turn")
-        assert len(queue._line) == 1
+        assert queue.length == 0
 
 
 def test_a_waiting_run_says_so_and_can_be_stopped(engine: Engine, request_for: RequestFor) -> None:

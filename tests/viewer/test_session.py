@@ -10,7 +10,8 @@ from spark3r.errors import InputError
 from tests.viewer.conftest import finish, wait_until
 from viewer.engine import Engine
 from viewer.request import RunRequest
-from viewer.session import Session, Sessions
+from viewer.session import Session
+from viewer.sessions import Sessions
 from viewer.state import ViewSettings
 
 RequestFor = Callable[..., RunRequest]
@@ -38,26 +39,6 @@ def test_panes_listen_on_this_machine_only(sessions: Sessions) -> None:
         assert pane.server.get_host() == "127.0.0.1"
 
 
-def test_a_tab_that_leaves_is_ended_and_its_run_stopped(sessions: Sessions, request_for: RequestFor) -> None:
-    session = sessions.open("a")
-    session.start(request_for())
-    sessions.leave("a")
-    wait_until(lambda: not any(answers(pane.server.get_port()) for pane in session.panes.values()))
-    assert not session.report.is_busy
-    with pytest.raises(InputError, match="reload"):
-        sessions.of("a")
-
-
-def test_a_tab_that_comes_back_within_the_grace_time_stays(engine: Engine) -> None:
-    sessions = Sessions(engine, grace_s=0.6)
-    session = sessions.open("a")
-    sessions.leave("a")
-    assert sessions.server_of(session.panes["left"].key) is session.panes["left"].server  # its pane asks again
-    threading.Event().wait(1.4)
-    assert sessions.of("a") is session
-    sessions.close()
-
-
 def test_keys_open_only_what_they_belong_to(sessions: Sessions) -> None:
     first, second = sessions.open("a"), sessions.open("b")
     keys = {pane.key for one in (first, second) for pane in one.panes.values()}
@@ -80,6 +61,30 @@ def test_a_second_run_has_to_wait_for_the_first(engine: Engine, sessions: Sessio
         wait_until(lambda: not session.report.is_busy)
     session.start(request_for())  # and afterwards the button works again
     finish(session)
+
+
+def test_a_press_that_arrives_after_the_end_starts_nothing(engine: Engine, request_for: RequestFor) -> None:
+    session = Session(engine)
+    session.close()
+    with pytest.raises(InputError, match="ended"):
+        session.start(request_for())
+    assert not session.is_working
+    assert session._thread is None
+
+
+def test_a_machine_without_threads_left_wedges_no_tab(
+    sessions: Sessions, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = sessions.open("a")
+
+    def no_more(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_more)
+        with pytest.raises(InputError, match="too busy"):
+            session.start(request_for())
+    assert not session.is_working
 
 
 def test_both_panes_hold_what_was_run_and_follow_the_view(sessions: Sessions, request_for: RequestFor) -> None:

@@ -84,7 +84,7 @@ class ReductionSchedule:
         _check("kv_factor", self.kv_factor, KV_FACTOR_BOUNDS, "8 keeps the patches of one frame in eight")
         _check("group_size", self.group_size, GROUP_SIZE_BOUNDS, "20 frames is the paper's choice")
         _check("kv_boost", self.kv_boost, KV_BOOST_BOUNDS, "3 is the paper's choice")
-        if self.policy not in POLICIES:
+        if not isinstance(self.policy, str) or self.policy not in POLICIES:  # JSON may hold what no dict can look up
             raise InputError(f"policy={self.policy!r}: must be one of {', '.join(POLICIES)}")
         self._check_windows()
         if self.sensitive_layers is not None:

@@ -76,7 +76,8 @@ def unproject(
     """The 3-D point behind each pixel: X = (u - cx) / fx · z with u = 0 .. W-1, likewise Y."""
     height, width = depth.shape[-2:]
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    return unproject_pixels(columns, rows, depth, intrinsics[:, None, None], _per_pixel(world_from_camera))
+    cameras = None if world_from_camera is None else world_from_camera[:, None, None]
+    return unproject_pixels(columns, rows, depth, intrinsics[:, None, None], cameras)
 
 
 def unproject_pixels(
@@ -94,10 +95,6 @@ def unproject_pixels(
         return points
     rotation, centre = world_from_camera[..., :3, :3], world_from_camera[..., :3, 3]
     return ((rotation @ points[..., None])[..., 0] + centre).astype(np.float32)
-
-
-def _per_pixel(world_from_camera: np.ndarray | None) -> np.ndarray | None:
-    return None if world_from_camera is None else world_from_camera[:, None, None]
 
 
 @dataclass(frozen=True, eq=False)

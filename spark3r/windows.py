@@ -56,7 +56,8 @@ def by_windows(
     parts: list[Reconstruction] = []
     for number, window in enumerate(windows):
         some = frames.select(window)
-        told = None if progress is None else _whole(progress, number, len(windows), _spent(parts))
+        spent = _summed([part.cost.milliseconds for part in parts])
+        told = None if progress is None else _whole(progress, number, len(windows), spent)
         parts.append(run(some if number == 0 else replace(some, decode_ms=0.0), told))
     return replace(joined(parts, windows), schedule=schedule)
 
@@ -125,10 +126,6 @@ def _summed(times: Sequence[Mapping[str, float]]) -> dict[str, float]:
     for each in times:
         total.update(each)
     return dict(total)
-
-
-def _spent(parts: Sequence[Reconstruction]) -> dict[str, float]:
-    return _summed([part.cost.milliseconds for part in parts])
 
 
 def _whole(progress: Callable[[Any], None], number: int, count: int, spent: dict[str, float]) -> Callable[[Any], None]:

@@ -1,1 +1,1 @@
-"""The page: four rooms (state, layout, events, scene) and the doors between them and the browser."""
+"""The page: what it holds (state), how it looks (layout), what it does (events) and what it shows in 3-D (scene)."""

@@ -170,8 +170,13 @@ def measure_ablations(
         if progress is not None:
             progress(f"{sample.name}: {name}")
         with torch.inference_mode():
-            said = network(images) if plan is None else network(images, plan)
-        view = View(*(part[0].float().cpu().numpy() for part in (said.depth, said.world_from_camera, said.intrinsics)))
+            prediction = network(images) if plan is None else network(images, plan)
+        view = View(
+            *(
+                part[0].float().cpu().numpy()
+                for part in (prediction.depth, prediction.world_from_camera, prediction.intrinsics)
+            )
+        )
         truth = View(sample.truth.depth, sample.truth.world_from_camera, sample.truth.intrinsics)
         errors = {
             **depth_errors(view.depth, truth.depth)._asdict(),

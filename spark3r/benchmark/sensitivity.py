@@ -50,17 +50,13 @@ def study(
             if progress is not None:
                 progress(f"{sample.name}, {len(sample.frames)} frames: {side} factor {factor}")
             if factor > 1 or dense is None:
-                scores = _scores(sample, network, _one_sided(side, factor), resolution)
+                scores = _scores(sample, network, ReductionSchedule(**{f"{side}_factor": factor}), resolution)
                 dense = scores if factor == 1 else dense
             else:
                 scores = dense
             about = {"clip": sample.name, "frames": len(sample.frames), "side": side, "factor": factor}
             rows.append({**about, **scores})
     return rows
-
-
-def _one_sided(side: Side, factor: int) -> ReductionSchedule:
-    return ReductionSchedule(query_factor=factor) if side == "query" else ReductionSchedule(kv_factor=factor)
 
 
 def _scores(

@@ -124,7 +124,9 @@ def plugin(contents: Sequence[dict[str, Any]]) -> Rows:
             "off": _says(row["off_bit_equal"], "bit-equal"),
             "on": _says(row["on_same_shapes"], "same shapes"),
             "undone": _says(row["undone_bit_equal"], "bit-equal"),
-            "on, against our own network": _or_dash(row["reduced_against_ours"]),
+            "on, against our own network": "–"
+            if row["reduced_against_ours"] is None
+            else f"{row['reduced_against_ours']:.0e}",
             f"global attention, {row['frames']} frames": factor(row["speedup_global_attention_given"]),
         }
         for row in _rows(contents)
@@ -183,11 +185,6 @@ def _with_range(row: dict[str, Any]) -> str:
     """The factor, with its range where that was measured."""
     ends = row.get("speedup_total_range")
     return factor(row["speedup_total"]) + (f" ({factor_range(*ends)})" if ends and row["policy"] != "dense" else "")
-
-
-def _or_dash(error: float | None) -> str:
-    """The power of ten of an error; a dash where there is nothing of ours to compare with."""
-    return "–" if error is None else f"{error:.0e}"
 
 
 def _says(holds: bool, what: str) -> str:

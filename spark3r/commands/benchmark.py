@@ -96,7 +96,8 @@ class Benchmark(OutputOptions):
         about = {**machine(pick_device(self.device)), "command": command_line(), "random_weights": self.random_weights}
         if self.chart is not None:
             draw_speed(rows, self.chart, caption_of(rows, about))
-        report.answer(f"{speed_table(rows)}\n\n{caption_of(rows, about)}", {"machine": about, "rows": rows})
+        shown = table([(row["model"], *_cells(row)) for row in rows], header=("model", *HEADER))
+        report.answer(f"{shown}\n\n{caption_of(rows, about)}", {"machine": about, "rows": rows})
 
     def _check(self) -> None:
         if not (self.model and self.schedule and self.frames):
@@ -114,11 +115,6 @@ class Benchmark(OutputOptions):
     def _settings(self) -> list[Setting]:
         sides = self.resolution or (None,)
         return [Setting(frames, side, self.repeats) for side in sides for frames in self.frames]
-
-
-def speed_table(rows: list[dict[str, Any]]) -> str:
-    """One line per row, models in order."""
-    return table([(row["model"], *_cells(row)) for row in rows], header=("model", *HEADER))
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

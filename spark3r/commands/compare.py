@@ -136,7 +136,7 @@ def comparison_text(comparison: Comparison) -> str:
         _truth(comparison),
         _consistency(comparison),
         conditions(comparison.machine, row),
-        _waiting(comparison),
+        waiting(comparison.seconds, {name: len(run.measured) for name, run in comparison.runs.items()}),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -221,7 +221,3 @@ def _consistency(comparison: Comparison) -> str:
 def _truth(comparison: Comparison) -> str:
     rows = [(name, *score_cells(scores)) for name, scores in comparison.truth.items()]
     return table(rows, header=("against truth", *SCORE_COLUMNS)) if rows else ""
-
-
-def _waiting(comparison: Comparison) -> str:
-    return waiting(comparison.seconds, {name: len(run.measured) for name, run in comparison.runs.items()})

@@ -96,7 +96,8 @@ class Turns:
             self._planned = self._turns_for(time.perf_counter() - started + reused_seconds)
         for _ in range(1, self._planned):
             self._turn(names)
-        while repeats is None and self._planned > 1 and self._spreads() and _since(started) < PATIENCE_SECONDS:
+        patience = started + PATIENCE_SECONDS
+        while repeats is None and self._planned > 1 and self._spreads() and time.perf_counter() < patience:
             self._planned += 1
             self._turn(names)
 
@@ -167,10 +168,6 @@ class Turns:
     def _key(self, name: str) -> tuple[object, ...]:
         frames = self._frames.images.shape[:3]
         return (*conditions(self._network, self._schedules[name]), frames, self._resolution)
-
-
-def _since(started: float) -> float:
-    return time.perf_counter() - started
 
 
 def conditions(network: Network, schedule: ReductionSchedule) -> tuple[object, ...]:

@@ -122,13 +122,12 @@ def _entries(path: Path) -> dict[str, dict[str, Times]]:
     """What the file holds of all machines, only what has the right form."""
     try:
         machines = json.loads(path.read_text(encoding="utf-8"))["machines"]
-        return {str(machine): _questions(known) for machine, known in machines.items()}
+        return {
+            str(machine): {str(question): times for question, times in known.items() if _are_times(times)}
+            for machine, known in machines.items()
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
-
-
-def _questions(known: Any) -> dict[str, Times]:
-    return {str(question): times for question, times in known.items() if _are_times(times)}
 
 
 def _are_times(times: Any) -> bool:

@@ -39,10 +39,6 @@ class Rename:
         return self.ours.replace("#", str(self.times * number + self.plus)) + rest
 
 
-def _nothing_to_fold(state: State) -> State:
-    return state
-
-
 @dataclass(frozen=True)
 class Converter:
     """How a family's official file becomes our tensors.
@@ -56,11 +52,12 @@ class Converter:
     rules: tuple[Rename, ...]
     prefixes: tuple[str, ...] = ("",)
     ignored: dict[str, str] = field(default_factory=dict)
-    fold: Callable[[State], State] = _nothing_to_fold
+    fold: Callable[[State], State] = lambda state: state
 
     def translate(self, state: State, config: ModelConfig) -> State:
         """Our names for the tensors of an official file; raises CheckpointError naming what has no place."""
-        state = self._without_ignored(self._without_prefix(state))
+        state = self._without_prefix(state)
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(tuple(self.ignored))}
         try:
             folded = self.fold(state)
         except KeyError as error:
@@ -88,9 +85,6 @@ class Converter:
             if chosen:
                 return chosen
         return state
-
-    def _without_ignored(self, state: State) -> State:
-        return {name: tensor for name, tensor in state.items() if not name.startswith(tuple(self.ignored))}
 
 
 def vit_rules(theirs: str, registers: str | None = "register_tokens", among: range | None = None) -> tuple[Rename, ...]:

@@ -31,7 +31,7 @@ def download(entry: Entry, progress: Progress | None = None, cancel: Callable[[]
     _check_ready(entry)
     with _shown(entry, progress) as tell:
         for source in entry.sources:
-            found = _try(entry, source, tell, cancel or _never, may_lack=source is not entry.sources[-1])
+            found = _try(entry, source, tell, cancel or (lambda: False), may_lack=source is not entry.sources[-1])
             if found is not None:
                 return found
     raise AssertionError("the last source is found or raises")
@@ -46,10 +46,6 @@ def cached(entry: Entry) -> Path | None:
         if isinstance(found, str):
             return Path(found)
     return None
-
-
-def _never() -> bool:
-    return False
 
 
 @contextmanager

@@ -38,7 +38,7 @@ Method = Literal["opencv", "bicubic", "lanczos"]  # the last two as Pillow does 
 
 
 @dataclass(frozen=True)
-class Fitting:
+class ResizePlan:
     """How one image becomes the network's input: crop, resize (once or twice), crop, pad with white."""
 
     sizes: tuple[Size, ...]
@@ -76,21 +76,21 @@ class Fitting:
         return image if self.padded is None else _padded(image, self.padded)
 
 
-def fitting(rule: ResizeRule, height: int, width: int, resolution: int | None = None) -> Fitting:
+def resize_plan(rule: ResizeRule, height: int, width: int, resolution: int | None = None) -> ResizePlan:
     """What a rule does to an image of this size; resolution: in place of the family's own (ResizeRule.longer_side)."""
     target = rule.longer_side if resolution is None else resolution
     if rule.mode == "fit":
         scale = target / max(height, width)
-        return Fitting((_to_multiple((height * scale, width * scale), rule.multiple),), "opencv")
+        return ResizePlan((_to_multiple((height * scale, width * scale), rule.multiple),), "opencv")
     if rule.mode == "crop":
         return _full_width(height, width, target, rule.multiple)
     if rule.mode == "pad":
         scale = target / max(height, width)
         size = _to_multiple((height * scale, width * scale), rule.multiple)
-        return Fitting((size,), "bicubic", padded=(target, target))
+        return ResizePlan((size,), "bicubic", padded=(target, target))
     if rule.mode == "area":
         pixels = rule.pixels if resolution is None and rule.pixels else target**2
-        return Fitting((_within_area(height, width, pixels, rule.multiple),), "lanczos")
+        return ResizePlan((_within_area(height, width, pixels, rule.multiple),), "lanczos")
     if rule.mode in ("balanced", "max_size"):
         return _moderate_aspect(height, width, target, rule)
     return _bounded(height, width, target, rule)
@@ -104,14 +104,14 @@ def network_size(config: ModelConfig, height: int, width: int, resolution: int |
             f"resolution={resolution}: must lie between {rule.multiple} and {LARGEST_SIDE} pixels for {config.name}; "
             f"{rule.longer_side} is what it was made for"
         )
-    return fitting(_whole(rule), height, width, _to_patch(rule, resolution)).size
+    return resize_plan(_whole(rule), height, width, _to_patch(rule, resolution)).size
 
 
 def needed_side(config: ModelConfig, height: int, width: int, resolution: int | None = None) -> int:
     """Longer side in pixels at which images of this size have to be kept, so that `resize` gives them the size it gives
     the originals and enlarges nothing that was large enough. Never more than the images have."""
     wanted, whole = network_size(config, height, width, resolution), max(height, width)
-    plan = fitting(_whole(config.resize), height, width, _to_patch(config.resize, resolution))
+    plan = resize_plan(_whole(config.resize), height, width, _to_patch(config.resize, resolution))
     rows, columns = (height, width) if plan.crop_before is None else plan.crop_before[2:]
     scale = max(max(size[0] / rows, size[1] / columns) for size in plan.sizes)
     side = min(whole, math.ceil(scale * whole - 1e-6))
@@ -128,14 +128,14 @@ def _kept_size(height: int, width: int, side: int) -> Size:
 def seen(
     config: ModelConfig, height: int, width: int, resolution: int | None = None
 ) -> tuple[float, float, float, float]:
-    """The part of a frame of this size that the network sees, as `Fitting.seen`."""
-    return fitting(_whole(config.resize), height, width, _to_patch(config.resize, resolution)).seen(height, width)
+    """The part of a frame of this size that the network sees, as `ResizePlan.seen`."""
+    return resize_plan(_whole(config.resize), height, width, _to_patch(config.resize, resolution)).seen(height, width)
 
 
 def resize(config: ModelConfig, images: np.ndarray, resolution: int | None = None) -> np.ndarray:
     """Frames of one size [S, H, W, 3] uint8 → the network's size, [S, *network_size, 3] uint8."""
     height, width = images.shape[1:3]
-    fit = fitting(_whole(config.resize), height, width, _to_patch(config.resize, resolution))
+    fit = resize_plan(_whole(config.resize), height, width, _to_patch(config.resize, resolution))
     if fit.crop_before is None and set(fit.sizes) == {(height, width)} == {fit.size}:
         return images
     with ThreadPoolExecutor(max_workers=_THREADS) as pool:  # Pillow and OpenCV let go of the interpreter's lock
@@ -149,7 +149,7 @@ def fit_set(images: Sequence[np.ndarray], rule: ResizeRule, resolution: int | No
     largest; π³ resizes all to the size of the first.
     """
     opaque = [over_white(image) for image in images]
-    fits = [fitting(rule, image.shape[0], image.shape[1], resolution) for image in opaque]
+    fits = [resize_plan(rule, image.shape[0], image.shape[1], resolution) for image in opaque]
     if rule.mode == "area":
         return np.stack([fits[0].apply(image) for image in opaque])
     fitted = [fit.apply(image) for fit, image in zip(fits, opaque, strict=True)]
@@ -195,10 +195,10 @@ def _to_multiple(size: tuple[float, float], multiple: int) -> Size:
     return _rounded(size[0], multiple), _rounded(size[1], multiple)
 
 
-def _full_width(height: int, width: int, target: int, multiple: int) -> Fitting:
+def _full_width(height: int, width: int, target: int, multiple: int) -> ResizePlan:
     size = (_rounded(height * (target / width), multiple), target)
     crop = (_middle_start(size[0], target), 0, target, target) if size[0] > target else None
-    return Fitting((size,), "bicubic", crop_after=crop)
+    return ResizePlan((size,), "bicubic", crop_after=crop)
 
 
 def _within_area(height: int, width: int, pixels: int, multiple: int) -> Size:
@@ -214,7 +214,7 @@ def _within_area(height: int, width: int, pixels: int, multiple: int) -> Size:
     return max(1, rows) * multiple, max(1, columns) * multiple
 
 
-def _moderate_aspect(height: int, width: int, target: int, rule: ResizeRule) -> Fitting:
+def _moderate_aspect(height: int, width: int, target: int, rule: ResizeRule) -> ResizePlan:
     """Crops extreme aspects, then keeps the number of tokens (balanced) or the longer side (max_size)."""
     flattest, tallest = _OMEGA_ASPECTS
     cropped = (min(height, round(width * tallest)), min(width, round(height / flattest)))
@@ -223,24 +223,24 @@ def _moderate_aspect(height: int, width: int, target: int, rule: ResizeRule) -> 
     if rule.mode == "max_size":
         longer, shorter = target, max(1, round(target * min(aspect, 1 / aspect) / rule.multiple)) * rule.multiple
         size = (longer, shorter) if aspect > 1 else (shorter, longer)
-        return Fitting((size,), "bicubic", crop_before=crop)
+        return ResizePlan((size,), "bicubic", crop_before=crop)
     tokens = (target // rule.multiple) ** 2
     columns = math.sqrt(tokens / aspect)
     rows = tokens / columns
     size = (max(1, round(rows)) * rule.multiple, max(1, round(columns)) * rule.multiple)
-    return Fitting((size,), "bicubic", crop_before=crop)
+    return ResizePlan((size,), "bicubic", crop_before=crop)
 
 
-def _bounded(height: int, width: int, target: int, rule: ResizeRule) -> Fitting:
+def _bounded(height: int, width: int, target: int, rule: ResizeRule) -> ResizePlan:
     """One side to the target, then both to multiples of the patch: by a second resize (ties up), or by a crop."""
     scale = target / (max if rule.mode.startswith("upper") else min)(height, width)
     bound = (max(1, round(height * scale)), max(1, round(width * scale)))
     if rule.mode.endswith("crop"):
         cropped = (bound[0] // rule.multiple * rule.multiple, bound[1] // rule.multiple * rule.multiple)
         crop = None if cropped == bound else _middle_box(bound, cropped)
-        return Fitting((bound,), "opencv", crop_after=crop)
+        return ResizePlan((bound,), "opencv", crop_after=crop)
     up = (_nearest_up(bound[0], rule.multiple), _nearest_up(bound[1], rule.multiple))
-    return Fitting((bound, up), "opencv")
+    return ResizePlan((bound, up), "opencv")
 
 
 def _nearest_up(side: int, multiple: int) -> int:

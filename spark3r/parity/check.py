@@ -69,12 +69,12 @@ def check(path: Path) -> Parity:
     network = skeleton(config).eval().requires_grad_(False)
     fill(network, converter.translate(state, config), path.name)
     with torch.inference_mode():
-        said = answers(network, family, expected)
+        predictions = answers(network, family, expected)
     named = {name: value for name, value in expected.items() if name.startswith(("mid.", "out."))}
-    missing = sorted(set(named) - set(said))
+    missing = sorted(set(named) - set(predictions))
     if missing:
         raise CheckpointError(f"{path.name}: no answer for {', '.join(missing)}")
-    return Parity(family, path.name, {name: _error(name, said[name], value) for name, value in named.items()})
+    return Parity(family, path.name, {name: _error(name, predictions[name], value) for name, value in named.items()})
 
 
 def read_oracle(path: Path) -> tuple[Facts, Values, Values]:

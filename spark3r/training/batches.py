@@ -38,7 +38,7 @@ def step_frames(config: TrainingConfig, step: int, progress: float) -> int:
 
 
 class Stream:
-    """Renders clips and hands each out `reuse` times, in different disguise, in steps that follow each other."""
+    """Renders clips and hands each out `reuse` times, differently augmented, in steps that follow each other."""
 
     def __init__(self, config: TrainingConfig):
         self.config = config

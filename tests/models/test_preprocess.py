@@ -18,7 +18,7 @@ from spark3r.models.families.omega import vggt_omega
 from spark3r.models.families.pi3 import pi3
 from spark3r.models.families.vggt import vggt
 from spark3r.models.network import Network
-from spark3r.models.preprocess import _cropped, fit_set, fitting, needed_side, network_size, resize, seen
+from spark3r.models.preprocess import _cropped, fit_set, needed_side, network_size, resize, resize_plan, seen
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "parity"
 CONFIGS = {"vggt": vggt(), "pi3": pi3(), "vggt_omega": vggt_omega(), "da3": DA3_SMALL}
@@ -96,7 +96,7 @@ def test_kept_frames_give_the_size_of_the_originals_and_are_never_enlarged(
     assert side <= max(height, width)
     assert network_size(config, *kept, resolution) == network_size(config, height, width, resolution)  # pyright: ignore[reportCallIssue]
     if side < max(height, width):
-        plan = fitting(config.resize, *kept, resolution)  # pyright: ignore[reportCallIssue]
+        plan = resize_plan(config.resize, *kept, resolution)  # pyright: ignore[reportCallIssue]
         rows, columns = _cropped(np.empty((*kept, 3)), plan.crop_before).shape[:2]
         # Whole pixels cannot keep every aspect: half a pixel may be missing on the shorter side.
         assert all(rows >= size[0] - 0.5 and columns >= size[1] - 0.5 for size in plan.sizes[:1])

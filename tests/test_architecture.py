@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 # Who may import whom inside spark3r: only what stands on a lower floor, or in the same package.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "ranks", "stages", "formatting", "timing"}),
-    frozenset({"files", "installation", "processor", "tokens", "geometry", "world", "meta"}),
+    frozenset({"files", "stopping", "installation", "processor", "tokens", "geometry", "world", "meta"}),
     frozenset({"kernels", "ledger"}),
     frozenset({"attention"}),
     frozenset({"models", "reduction", "frames", "measure"}),  # strangers to each other
@@ -36,6 +36,7 @@ JOINS_MODEL_AND_SCHEDULE = frozenset({"dryrun", "estimate", "flops", "inference"
 # What of spark3r the page may know; all else is interior.
 OUTSIDE = (
     "spark3r.errors",
+    "spark3r.stopping",
     "spark3r.team",
     "spark3r.frames",
     "spark3r.estimate",

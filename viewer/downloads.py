@@ -3,6 +3,7 @@
 Gradio would copy each file into its temporary folder and serve that folder by path; a scene can be gigabytes.
 """
 
+import asyncio
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -15,10 +16,11 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from spark3r.errors import InputError
+from spark3r.errors import Cancelled, InputError
 from spark3r.export import FORMATS, OWN_WORLD, Filters, Origin, estimated_bytes, file_name, write
 from spark3r.formatting import byte_count
 from spark3r.measure import machine
+from spark3r.stopping import stoppable
 from viewer import address, readout
 from viewer.report import Compared, Content, Dot, recording
 from viewer.runs import KeptRun
@@ -31,6 +33,7 @@ RECORDING = ".viser"
 RECORDED_POINT_BYTES = 9
 REPORT = "report.html"
 REPORT_BYTES = 5 << 20  # of viser's own pages and points; frames come on top
+LOOK_SECONDS = 0.2  # between looks whether the reader has left
 GONE = "There is no such file: reload the page and run again."
 
 
@@ -45,12 +48,29 @@ def download_routes(session_of: Callable[[str], Session | None]) -> list[BaseRou
         folder = Path(tempfile.mkdtemp(dir=session.folder))
         tidy = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
         try:
-            path = await run_in_threadpool(make, folder)
+            path = await _made(make, folder, session, request)
         except InputError as error:
             return PlainTextResponse(str(error), status_code=422, background=tidy)
+        except Cancelled:
+            return PlainTextResponse("Stopped.", status_code=409, background=tidy)
         return FileResponse(path, filename=path.name, headers={"cache-control": "no-store"}, background=tidy)
 
     return [Route("/download/{key}/{file}", download, methods=["GET"])]
+
+
+async def _made(make: Callable[[Path], Path], folder: Path, session: Session, request: Request) -> Path:
+    """The file, made in a thread; Stop, the end of the session and a reader who leaves stop it. Raises Cancelled."""
+    with session.exporting() as stop:
+
+        def working() -> Path:
+            with stoppable(stop.is_set):
+                return make(folder)
+
+        task = asyncio.ensure_future(run_in_threadpool(working))
+        while not (await asyncio.wait([task], timeout=LOOK_SECONDS))[0]:
+            if await request.is_disconnected():
+                stop.set()
+        return task.result()
 
 
 def links(session: Session) -> list[tuple[str, list[tuple[str, str, str]]]]:

@@ -22,6 +22,7 @@ from spark3r.metrics.truth import Truth
 from spark3r.models.network import Network
 from spark3r.reconstruction import Reconstruction
 from spark3r.reduction.schedule import ReductionSchedule
+from spark3r.stopping import stoppable
 from viewer.cache import Cache, truth_of
 from viewer.engine import Engine
 from viewer.request import RunRequest
@@ -66,7 +67,8 @@ class Job:
     def work(self) -> None:
         """Work to the end; whatever goes wrong ends up in the report, and the unexpected in the log as well."""
         try:
-            with self._engine.queue.turn(self._cancel.is_set, self._wait_at, self._visitor.address):
+            turn = self._engine.queue.turn(self._cancel.is_set, self._wait_at, self._visitor.address)
+            with stoppable(self._cancel.is_set), turn:
                 self._check()
                 self._work()
         except Cancelled:
@@ -139,6 +141,7 @@ class Job:
         parts = {name: seconds for name, seconds in comparison.seconds.items() if name != "reading"}
         spent = {**spent, **parts, "sending": self._shown_s}
         self._tell(phase="scoring", doing="Scoring", fraction=None)
+        self._check()
         comparison.arithmetic_factor()  # a second or more, when first asked
         spent["scores"] = spent.get("scores", 0.0) + max(0.0, clock.since() - sum(parts.values()) - self._shown_s)
         return self._keep_numbers(comparison, spent)

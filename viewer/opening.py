@@ -2,9 +2,12 @@
 
 import logging
 import threading
+from contextlib import suppress
 from pathlib import Path
 
+from spark3r.errors import Cancelled
 from spark3r.examples import list_clips
+from spark3r.stopping import stoppable
 from viewer.cache import Cache, truth_of
 from viewer.engine import Engine
 from viewer.job import Job
@@ -27,6 +30,7 @@ class Opening:
         clip = Clip(first.title, (Path(first.video),), first.name)
         self.request = RunRequest(clip, look_at(clip).info, sampling, reduction)
         self._job = Job(self.request, engine, self)
+        self._is_over = False
         self._thread = threading.Thread(target=self._work, name="spark3r-opening", daemon=True)
 
     @property
@@ -40,6 +44,7 @@ class Opening:
 
     def stop(self) -> None:
         """End it at the next block, and wait for that."""
+        self._is_over = True
         self._job.stop()
         if self._thread.is_alive():
             self._thread.join(timeout=20)
@@ -52,7 +57,8 @@ class Opening:
         self._job.work()
         if self.report.phase == "failed":
             log.warning("the first example could not be reconstructed: %s", self.report.message)
-        self._render_truths()
+        with suppress(Cancelled), stoppable(lambda: self._is_over):
+            self._render_truths()
 
     def _render_truths(self) -> None:
         """Of the other examples, at the size the first was shown in, so that nobody waits for them."""

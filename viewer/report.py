@@ -17,6 +17,7 @@ from spark3r.metrics import Consistency, Scores
 from spark3r.reconstruction import Cost, Reconstruction
 from spark3r.stages import STAGES
 from spark3r.stages import TITLES as STAGE_NAMES
+from spark3r.stopping import may_stop
 from viewer.charts import STATIC, render
 from viewer.locked_viser import open_viser
 from viewer.scene import PaneScene
@@ -166,6 +167,7 @@ def _view(run: Reconstruction, baseline: Baseline) -> str:
 def _sheets(timeline: Timeline) -> dict[str, str]:
     """Every sheet of the strip as a data URL, by "<kind>-<number>"."""
     count = math.ceil(len(timeline.baseline.scene) / PER_SHEET)
+    may_stop()
     return {
         f"{kind}-{number}": f"data:image/{'jpeg' if kind == 'input' else 'png'};base64,"
         + base64.b64encode(timeline.sheet(kind, number)).decode()

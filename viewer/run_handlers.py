@@ -48,7 +48,9 @@ class RunHandlers:
         if not session.has_baseline or session.planned is None:
             yield gr.skip()
             return
-        await self._stopped(session)
+        if not await self._stopped(session):
+            yield self._showing.whole(session)
+            return
         known = session.runs.find(*session.planned)
         if known is not None and known.scene is not None:
             session.show(known)
@@ -82,7 +84,8 @@ class RunHandlers:
                     yield update
                 return
             if action == "better":
-                await self._stopped(session)
+                if not await self._stopped(session):
+                    return
                 self._start(session, {**values, self._page.sampling.model: value}, both=False)
                 yield {self._page.sampling.model: gr.update(value=value)}
                 async for update in self._followed(session):
@@ -128,12 +131,13 @@ class RunHandlers:
             raise InputError(plan.warning)
         session.start(request, both=both)
 
-    async def _stopped(self, session: Session) -> None:
-        """End what runs, and wait for that: the visitor wants something else now."""
-        if session.is_working:
-            session.stop()
+    async def _stopped(self, session: Session) -> bool:
+        """End what runs, and wait for that; False where the visitor wants something else again, or pressed Stop."""
+        session.stop_run()
+        wish = session.wishes
         while session.is_working:
             await asyncio.sleep(LOOK_SECONDS)
+        return wish == session.wishes
 
     async def _followed(self, session: Session) -> AsyncIterator[Updates]:
         """What the page shows until the run has ended; a later follower of the same session takes over."""

@@ -3,7 +3,8 @@
 import secrets
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,12 @@ class Session:
         self.measure, self.grid = "depth", Grid()  # of the plot
         self.runs, self.cache = Runs(), Cache()
         self.followers = 0  # the latest one follows, the others leave off
+        self.wishes = 0  # moves with every press, Stop too, so that what waited for its turn sees that it is outdated
         self._engine, self._opening = engine, opening
         self._job: Job | None = None
         self._thread: threading.Thread | None = None
         self._has_ended = False
+        self._exports: set[threading.Event] = set()  # one for each under way, set to stop it
         self._lock = threading.Lock()
         self._folder = tempfile.TemporaryDirectory(prefix="spark3r-")
 
@@ -149,9 +152,28 @@ class Session:
             self._job, self._thread = job, thread
 
     def stop(self) -> None:
-        """Ask the run to end; nothing happens if none is going."""
+        """Ask the run to end, one that waits to be started too, and what is being exported."""
+        self.stop_run()
+        for export in tuple(self._exports):
+            export.set()
+
+    def stop_run(self) -> None:
+        """Ask the run to end, one that waits to be started too."""
+        self.wishes += 1
         if self._job is not None:
             self._job.stop()
+
+    @contextmanager
+    def exporting(self) -> Iterator[threading.Event]:
+        """Within, Stop and the end of the session set the event. Raises InputError once the session has ended."""
+        stop = threading.Event()
+        self._exports.add(stop)
+        try:
+            if self._has_ended:
+                raise InputError(ENDED)
+            yield stop
+        finally:
+            self._exports.discard(stop)
 
     def apply_view(self, view: ViewSettings) -> None:
         """Draw both panes under other view settings."""

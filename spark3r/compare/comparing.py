@@ -23,6 +23,7 @@ from spark3r.models.checkpoints import load_model
 from spark3r.models.network import Network
 from spark3r.reconstruction import Reconstruction
 from spark3r.reduction import ReductionSchedule
+from spark3r.stopping import stoppable
 from spark3r.timing import Stopwatch
 
 QUERY_FACTORS = (1, 2, 4, 8)
@@ -144,7 +145,7 @@ def _scored(
     differences, scores, fits = {}, {}, {}
     for name, run in runs.items():
         listener.check()
-        with stopwatch.spending("scores"):
+        with stopwatch.spending("scores"), stoppable(listener.cancel):
             fits[name] = consistency(run.scene, _matches(dense))
             if name != DENSE:
                 differences[name] = difference(run.scene, dense)

@@ -32,6 +32,7 @@ from spark3r.files import MARKER, replacing, replacing_folder
 from spark3r.frames import original_frames
 from spark3r.geometry import quaternion_from_matrix
 from spark3r.reconstruction import Reconstruction
+from spark3r.stopping import may_stop
 
 DEFAULT_MAX_POINTS = 100_000  # dense clouds make splat training start from millions of Gaussians, and fail
 POINT_BYTES = 350  # text and binary, with about four observations
@@ -91,6 +92,7 @@ def write_zip(scene: Reconstruction, path: Path, filters: Filters, origin: Origi
         members = sorted(folder.rglob("*"), key=lambda member: (member.name != MARKER, member))
         with zipfile.ZipFile(temporary, "w") as archive:
             for member in members:
+                may_stop()
                 packed = member.suffix not in (".jpg", ".json") or member.name == "transforms.json"
                 archive.write(
                     member,
@@ -111,6 +113,7 @@ def _write_frames(scene: Reconstruction, folder: Path, names: list[str], origin:
     folder.mkdir()
     sizes = []
     for name, image in zip(names, _images(scene, origin), strict=True):
+        may_stop()
         written = cv2.imwrite(str(folder / name), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         if not written:
             raise OSError(f"{name} could not be written")

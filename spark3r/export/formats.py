@@ -19,6 +19,7 @@ from spark3r.export.contents import Filters, Origin
 from spark3r.files import check_target
 from spark3r.reconstruction import Reconstruction
 from spark3r.reduction.schedule import ReductionSchedule
+from spark3r.stopping import may_stop
 
 FOLDER = ""  # the suffix of a folder
 
@@ -78,7 +79,9 @@ def write(
     What is written appears whole or not at all. Raises InputError as `check` does, and for a folder that cannot be
     written, a full disk, a scene without points.
     """
-    check(path).write(scene, Path(path), Filters(min_confidence_percentile, max_points), origin or Origin())
+    kind = check(path)
+    may_stop()
+    kind.write(scene, Path(path), Filters(min_confidence_percentile, max_points), origin or Origin())
 
 
 def file_name(clip: str, scene: Reconstruction, suffix: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spark3r.reconstruction import PointCloud, Reconstruction
+from spark3r.stopping import may_stop
 
 SAME_SURFACE = 0.02  # relative difference of depth up to which two frames see one surface
 LONGEST_TRACK = 6  # observations of one point that are kept, spread over the frames that see it
@@ -44,6 +45,7 @@ def observations(scene: Reconstruction, cloud: PointCloud, frames: np.ndarray) -
     """
     sees = np.zeros((len(scene), len(cloud)), bool)
     for frame in frames:
+        may_stop()
         sees[frame] = _seen_by(scene, int(frame), cloud)
     _shorten(sees)
     return Observations(scene, cloud, sees)

@@ -25,6 +25,7 @@ import numpy as np
 from spark3r.geometry import unproject_pixels
 from spark3r.metrics.depth import known
 from spark3r.reconstruction import Reconstruction
+from spark3r.stopping import may_stop
 
 GAPS = (1, 4, 16)  # frames between the two pictures of a pair
 STARTS = 24  # first frames of pairs, spread evenly over a clip, so that a long clip costs no more than a short one
@@ -81,6 +82,7 @@ def match_features(
     found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     frames, pixels = [np.empty((0, 2), np.int64)], [np.empty((0, 2, 2))]
     for pair in _pairs(len(images), gaps):
+        may_stop()
         for frame in pair:
             if frame not in found:
                 found[frame] = _features(images[frame])
@@ -102,7 +104,9 @@ def consistency(scene: Reconstruction, matches: Matches | None = None) -> Consis
         return Consistency(*[np.nan] * 5, matches=0)
     pixels = _resized(matches, scene.height, scene.width)
     weights = _equal_gaps(matches)
+    may_stop()
     line = epipolar_distances(scene, matches.frames, pixels)
+    may_stop()
     point = reprojection_distances(scene, matches.frames, pixels)
     below_1px, below_2px, below_4px = (float(weights @ (line < limit)) for limit in WITHIN_PX)
     epipolar, reprojection = _median(line, weights), _median(point, weights)

@@ -12,6 +12,7 @@ from spark3r.metrics.depth import depth_errors
 from spark3r.metrics.trajectory import trajectory_errors
 from spark3r.metrics.truth import Truth
 from spark3r.reconstruction import Reconstruction
+from spark3r.stopping import may_stop
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ def evaluate(reconstruction: Reconstruction, truth: Truth) -> Scores:
     if len(reconstruction) == 0:
         raise InputError("A reconstruction without frames cannot be evaluated.")
     depth = depth_errors(reconstruction.depth, truth.depth)
+    may_stop()
     trajectory = trajectory_errors(reconstruction.world_from_camera, truth.world_from_camera)
+    may_stop()
     cloud = cloud_errors(view_of(reconstruction), view_of(truth))
     return Scores(*depth, *trajectory, *cloud)
 

@@ -5,6 +5,7 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,7 +14,11 @@ import trimesh
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from spark3r import export
+from spark3r.errors import Cancelled
+from spark3r.stopping import may_stop, stoppable
 from tests.viewer.conftest import finish, wait_until
+from viewer import downloads
 from viewer.downloads import download_routes, links
 from viewer.engine import Engine
 from viewer.request import Clip, RunRequest
@@ -113,3 +118,25 @@ def test_an_ended_tab_takes_its_links_with_it(registry: Sessions, browser: TestC
     wait_until(lambda: registry.by_download_key(other.download_key) is None)
     assert browser.get(f"/download/{other.download_key}/left.glb").status_code == 404
     assert not other.folder.exists()
+
+
+def test_an_export_is_stopped_with_its_session_and_leaves_nothing(
+    session: Session, browser: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def endless(folder: Path) -> Path:
+        (folder / "half").write_bytes(b"x")
+        session.stop()
+        while True:
+            may_stop()
+
+    monkeypatch.setattr(downloads, "_maker", lambda *_: endless)
+    answer = browser.get(f"/download/{session.download_key}/left.npz")
+    assert (answer.status_code, answer.text) == (409, "Stopped.")
+    assert [path for path in session.folder.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("suffix", [".glb", ".zip", ".npz"])
+def test_writing_asks_whether_to_stop(suffix: str, session: Session, tmp_path: Path) -> None:
+    with pytest.raises(Cancelled), stoppable(lambda: True):
+        export.write(session.scenes["left"], tmp_path / f"scene{suffix}")
+    assert list(tmp_path.iterdir()) == []

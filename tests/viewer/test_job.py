@@ -8,14 +8,19 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from spark3r.compare import compare, turns
+from spark3r.compare import compare, comparing, turns
 from spark3r.errors import Cancelled, InputError
+from spark3r.examples import list_clips, load_truth
+from spark3r.metrics import match_features
 from spark3r.reduction.schedule import ReductionSchedule
+from spark3r.stopping import may_stop, stoppable
 from tests.viewer.conftest import Nobody, some_file, wait_until
+from viewer import engine as engine_module
 from viewer import job as job_module
-from viewer.engine import Engine, RunQueue
+from viewer.engine import Engine, Models, RunQueue
 from viewer.job import Job
 from viewer.planning import sweep_seconds
 from viewer.request import Clip, RunRequest
@@ -86,21 +91,80 @@ def test_other_frames_need_another_baseline(engine: Engine, request_for: Request
     assert [len(run.scene) for run in nobody.runs.values() if run.scene is not None] == [4, 4, 3, 3]
 
 
-@pytest.mark.parametrize("phase", ["preparing", "measuring"])
-def test_stop_works_in_every_phase(
-    phase: str, engine: Engine, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job = Job(request_for(), engine, Nobody())
+def _stopped_while(job: Job, doing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Press Stop as soon as the job says that it does this."""
     tell = job._tell
 
     def stop_when_reached(**changes: object) -> None:
         tell(**changes)
-        if job.report.phase == phase and not job._cancel.is_set():
+        if job.report.doing.startswith(doing) and not job._cancel.is_set():
             job.stop()
 
     monkeypatch.setattr(job, "_tell", stop_when_reached)
+    thread = threading.Thread(target=job.work, daemon=True)
+    thread.start()
+    thread.join(timeout=60)
+    assert job.report.phase == "stopped"
+    assert job._cancel.is_set()
+
+
+@pytest.mark.parametrize("doing", ["Loading", "Reading the clip", "Warming up", "Dense run", "Reduced run"])
+def test_stop_works_in_every_phase(
+    doing: str, engine: Engine, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _stopped_while(Job(request_for(), engine, Nobody()), doing, monkeypatch)
+
+
+def _endless(*_: object, **__: object) -> None:
+    """Work that never ends but when it is stopped between its steps."""
+    while True:
+        may_stop()
+        time.sleep(0.01)
+
+
+def test_stop_works_while_downloading(engine: Engine, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str, *, progress: Callable[[int, int], None], cancel: Callable[[], bool]) -> None:
+        while not cancel():
+            progress(1, 100)
+        raise Cancelled
+
+    monkeypatch.setattr(engine_module, "load_model", load)
+    _stopped_while(Job(request_for(), Engine(RunQueue(), Models()), Nobody()), "Downloading", monkeypatch)
+
+
+def test_stop_works_while_the_truth_is_rendered(
+    engine: Engine, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_module, "truth_of", _endless)
+    bundled = replace(request_for().clip, example="room_walk")
+    _stopped_while(Job(request_for(source=bundled), engine, Nobody()), "Rendering the truth", monkeypatch)
+
+
+@pytest.mark.parametrize("step", ["match_features", "consistency", "difference"])
+def test_stop_works_while_scoring(
+    step: str, engine: Engine, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job(request_for(), engine, Nobody())
+
+    def stopping(*_: object) -> None:
+        job.stop()
+        _endless()
+
+    monkeypatch.setattr(comparing, step, stopping)
     job.work()
     assert job.report.phase == "stopped"
+
+
+def test_rendering_and_scoring_ask_whether_to_stop() -> None:
+    clip = list_clips()[0]
+    truth = load_truth(clip.folder, size=(12, 16))
+    assert truth is not None
+    for work in (
+        lambda: load_truth(clip.folder, size=(12, 18)),
+        lambda: match_features(np.zeros((3, 32, 32, 3), np.uint8)),
+    ):
+        with pytest.raises(Cancelled), stoppable(lambda: True):
+            work()
 
 
 def test_what_cannot_be_read_is_one_sentence(engine: Engine, request_for: RequestFor, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from spark3r.stopping import may_stop
+
 from . import cast, shade
 from .cast import Vector
 from .scene import BOXES, WALLS, Scenes
@@ -201,6 +203,7 @@ def render_depth(scenes: Scenes, cameras: Cameras, height: int, width: int) -> T
     """z-depth alone, [F, H, W] metres at the pixel centres."""
     parts = []
     for group in _groups(cameras, height * width):
+        may_stop()
         depth, _ = _meet(_seen(scenes, group, height, width), ray_directions(group, height, width, 1))
         parts.append(depth.reshape(-1, height, width))
     return torch.cat(parts)

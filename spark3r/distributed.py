@@ -56,8 +56,8 @@ class FrameShare(WholeClip):
         clips = zip(framed, order.tolist(), strict=True)
         return torch.stack([self.ranks.exchange(clip, starts, frames) for clip, frames in clips])
 
-    def now_in(self, stage: str) -> None:
-        self.ranks.traffic.stage = stage
+    def now_in(self, stage: str, block: int | None = None) -> None:
+        self.ranks.traffic.stage, self.ranks.traffic.block = stage, block
 
     def across(self, plan: Planner, whole: TokenLayout) -> Planner:
         """The same planner with keys/values from the frames of all ranks."""

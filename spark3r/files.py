@@ -15,6 +15,8 @@ _MARKS = (b"Spark3R", "Spark3R".encode("utf-32-le"))
 _HEAD_BYTES = 1 << 16
 MARKER = "spark3r.json"  # the file by which a folder is known as ours
 
+_half_written: set[Path] = set()
+
 
 def check_target(path: str | Path, is_folder: bool = False) -> None:
     """Raises InputError where writing would hit a device or a socket, a folder instead of a file (or the reverse),
@@ -53,6 +55,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.stem[:60]}-", suffix=path.suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
+        _half_written.add(temporary)
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
@@ -61,6 +64,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+            _half_written.discard(temporary)
 
 
 @contextlib.contextmanager
@@ -71,6 +75,7 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:60]}-", dir=path.parent))
+        _half_written.add(temporary)
         inside = temporary / "new"
         inside.mkdir()
         yield inside
@@ -83,6 +88,16 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+            _half_written.discard(temporary)
+
+
+def remove_half_written() -> None:
+    """For a process that ends at once, in the middle of writing."""
+    for temporary in list(_half_written):
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
 
 
 def _is_ours(path: Path) -> bool:

@@ -219,8 +219,13 @@ class Run:
         planner = SchedulePlanner(self.schedule, match_dtype=self.network.dtype)
         plan = self.meter.timed(self.clip.across(planner, self.whole))
         scopes = [block.scope for block in self.network.config.blocks]
-        remaining = iter(scopes)
-        with self.meter.watching(self.network.trunk.blocks, scopes, lambda: self._step(next(remaining), agreed=True)):
+        numbered = iter(enumerate(scopes))
+
+        def before_block() -> None:
+            number, scope = next(numbered)
+            self._step(scope, number)
+
+        with self.meter.watching(self.network.trunk.blocks, scopes, before_block):
             return self.network.aggregate(tokens, self.layout, plan, clip=self.clip)
 
     def _densify(self, taps: Taps, skip: Tensor | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -243,11 +248,11 @@ class Run:
             self._step(stage)
             yield slice(start, min(start + frames, len(self.frames)))
 
-    def _step(self, stage: str, agreed: bool = False) -> None:
+    def _step(self, stage: str, block: int | None = None) -> None:
         """Before every block and chunk: stop if asked to, then tell how far we are."""
-        self.clip.now_in(STAGE_OF_SCOPE.get(stage, stage))
+        self.clip.now_in(STAGE_OF_SCOPE.get(stage, stage), block)
         asked = self.cancel is not None and self.cancel()
-        if self.clip.any(asked) if agreed else asked:
+        if asked if block is None else self.clip.any(asked):  # all ranks walk the same blocks, and end at the same one
             raise _stopped()
         fraction = self.work.begin(stage)
         if self.progress is not None:

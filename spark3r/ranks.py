@@ -20,17 +20,30 @@ _BYTES_AT_ONCE = 64 << 20
 
 
 @dataclass
+class Moved:
+    """What came from other ranks, and how long this one waited for it."""
+
+    bytes: int = 0
+    waited_ms: float = 0.0
+
+
+@dataclass
 class Traffic:
-    """What the collectives of one rank have moved and taken, in all and by stage."""
+    """What the collectives of one rank have moved and taken: by stage, and by block of the trunk."""
 
     stage: str = ""  # under which what follows is counted
-    bytes: int = 0  # received from other ranks
-    waited_ms: float = 0.0
-    by_stage: dict[str, int] = field(default_factory=dict)  # bytes
+    block: int | None = None  # the same; None: not in the trunk
+    by_stage: dict[str, Moved] = field(default_factory=dict)
+    by_block: dict[int, Moved] = field(default_factory=dict)
+
+    @property
+    def all(self) -> Moved:
+        parts = self.by_stage.values()
+        return Moved(sum(part.bytes for part in parts), sum(part.waited_ms for part in parts))
 
     def count(self, received: int) -> None:
-        self.bytes += received
-        self.by_stage[self.stage] = self.by_stage.get(self.stage, 0) + received
+        for moved in self._here():
+            moved.bytes += received
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -38,7 +51,13 @@ class Traffic:
         try:
             yield
         finally:
-            self.waited_ms += (time.perf_counter() - started) * 1e3
+            for moved in self._here():
+                moved.waited_ms += (time.perf_counter() - started) * 1e3
+
+    def _here(self) -> Iterator[Moved]:
+        yield self.by_stage.setdefault(self.stage, Moved())
+        if self.block is not None:
+            yield self.by_block.setdefault(self.block, Moved())
 
 
 class Ranks:
@@ -147,7 +166,8 @@ class Ranks:
         """What another rank `send`s, of this shape and type, written into an array that may lie on disk."""
         for rows in _pieces(into):
             arriving = torch.empty(rows.nbytes, dtype=torch.uint8)
-            dist.recv(arriving, self._global(rank), self.group)
+            with self.traffic.waiting():
+                dist.recv(arriving, self._global(rank), self.group)
             self.traffic.count(rows.nbytes)
             rows[...] = arriving.numpy().view(rows.dtype).reshape(rows.shape)
 

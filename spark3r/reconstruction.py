@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,9 @@ class RankCost:
     waited_ms: float  # of these, for other ranks and for what they sent
     received_bytes: dict[str, int]  # by stage
     peak_bytes: int
+    waited_by_stage_ms: dict[str, float] = field(default_factory=dict)
+    block_bytes: dict[str, int] = field(default_factory=dict)  # received, by number of the trunk's block
+    block_waited_ms: dict[str, float] = field(default_factory=dict)  # the same
 
 
 @dataclass(frozen=True)

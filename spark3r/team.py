@@ -9,32 +9,33 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
+from spark3r import handover
 from spark3r.distributed import FrameShare
 from spark3r.errors import Cancelled
+from spark3r.files import remove_half_written
 from spark3r.frames import Frames, describe_source, planned_frames, read_frames
 from spark3r.frames.read import read_by
 from spark3r.inference import Progress, Run, run_by
-from spark3r.models.checkpoints import pick_device, skeleton
-from spark3r.models.config import config_from_json, config_to_json
+from spark3r.models.config import config_to_json
 from spark3r.models.network import Network
 from spark3r.parcels import arriving_frames, arriving_json, joined, room, send_frames, send_json
+from spark3r.rank_part import cost_of, read_part, save_shard, shard_path
 from spark3r.ranks import Ranks
 from spark3r.reconstruction import RankCost, Reconstruction
 from spark3r.reduction import ReductionSchedule
 from spark3r.tokens import split_frames
-from spark3r.world import World
+from spark3r.world import RankFailed, RankLost, World
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +48,13 @@ _FROM_RANKS = ("images", "depth", "confidence", "world_from_camera", "intrinsics
 def team() -> Iterator[bool]:
     """Joins the processes that torchrun started. Within, rank 0 (True) has the others at its service; a follower
     (False) has done all its work when the block begins."""
-    with World() as world:
-        world.check_versions(spark3r=_source_digest())
+    with World(tidy=remove_half_written) as world:
+        try:
+            world.check_versions(spark3r=handover.source_digest())
+        except RankLost:
+            if world.leads:  # and says so, once for all
+                raise
+            sys.exit(1)
         if not world.leads:
             try:
                 Follower(world).follow()
@@ -93,7 +99,8 @@ class Leader:
             self.world.announce("read", paths=paths, wanted=wanted, parts=[[p.start, p.stop] for p in parts])
             share = _share(self.world, parts)
             assert share is not None
-            own = _read_part(source, wanted, share, progress, self._asking(cancel))
+            told = None if progress is None else lambda done, here: progress(done * count // here, count)
+            own = read_part(source, wanted, share, told, self._asking(cancel))
             others = [arriving_frames(share.ranks, rank) for rank in range(1, share.ranks.size)]
         if len({part.images.shape[1:] for part in [own, *others]}) > 1:  # photos of several sizes: look at all of them
             return read_frames(source, **wanted, progress=progress, cancel=cancel)
@@ -114,7 +121,9 @@ class Leader:
         """As `inference.Run`, by all ranks that get frames."""
         parts = split_frames(len(frames), self.world.size, self._unit(len(frames), schedule))
         held = self._latest is not None and self._read.get(frames) is self._latest and self._latest == parts
-        Run(frames.select(parts[0]), network, schedule, resolution, None, None).check_memory()
+        largest = max(parts, key=lambda part: part.stop - part.start)
+        Run(frames.select(largest), network, schedule, resolution, None, None).check_memory()
+        started = time.perf_counter()
         with self.world.together():
             self._send(network)
             self.world.announce(
@@ -125,6 +134,7 @@ class Leader:
                 resolution=resolution,
                 held=held,
                 shards=None if self.shards is None else str(self.shards),
+                clip=frames.source,
             )
             share = _share(self.world, parts)
             assert share is not None
@@ -134,10 +144,13 @@ class Leader:
                 if self.shards is not None:
                     some = frames.select(part)
                     send_json([some.indices.tolist(), some.timestamps.tolist(), some.names], share.ranks, rank)
-            own = Run(frames.select(parts[0]), network, schedule, resolution, progress, self._asking(cancel), share)
+            told = None if progress is None else self._telling(progress)
+            run = Run(frames.select(parts[0]), network, schedule, resolution, told, self._asking(cancel), share)
+            own = run.run()
             if self.shards is not None:
-                return own.run()
-            return self._collected(own.run(), share, frames)
+                save_shard(own, shard_path(self.shards, 0), frames.source, share)
+                return own
+            return self._collected(own, share, frames, started)
 
     def _unit(self, frames: int, schedule: ReductionSchedule) -> int:
         """How many consecutive frames stay together: groups, in which queries are merged and clips are read; single
@@ -156,6 +169,10 @@ class Leader:
 
         return asked
 
+    def _telling(self, progress: Callable[[Progress], None]) -> Callable[[Progress], None]:
+        """Tells how far the rank is that is furthest behind."""
+        return lambda now: progress(replace(now, fraction=min(now.fraction, self.world.least_done())))
+
     def _send(self, network: Network) -> None:
         """Once for every network, all its tensors."""
         if network in self._networks:
@@ -163,22 +180,26 @@ class Leader:
         self._networks[network] = len(self._networks)
         dtype = str(network.dtype).removeprefix("torch.")
         self.world.announce("network", config=config_to_json(network.config), dtype=dtype)
-        _broadcast(network, from_us=True)
+        handover.broadcast(network, from_us=True)
+        self.world.check_same(f"weights/{len(self._networks)}", handover.weights_digest(network))
 
-    def _collected(self, own: Reconstruction, share: FrameShare, frames: Frames) -> Reconstruction:
+    def _collected(self, own: Reconstruction, share: FrameShare, frames: Frames, started: float) -> Reconstruction:
         """The whole result, of one's own part and of what the others send."""
+        share.now_in("results")
         whole = {}
         for name in _FROM_RANKS:
             mine: np.ndarray = getattr(own, name)
             whole[name] = room((len(frames), *mine.shape[1:]), mine.dtype)
             whole[name][share.here] = mine
-        costs = [_cost_of(own, share)]
+        others = []
         for rank, part in enumerate(share.parts[1:], 1):
             for name in _FROM_RANKS:
                 share.ranks.receive(rank, whole[name][part])
-            costs.append(RankCost(**arriving_json(share.ranks, rank)))
+            others.append(RankCost(**arriving_json(share.ranks, rank)))
+        total = frames.decode_ms + (time.perf_counter() - started) * 1e3  # as the caller waited for it
+        cost = replace(own.cost, milliseconds={**own.cost.milliseconds, "total": total})
         return replace(
-            own, **whole, cost=replace(own.cost, ranks=tuple(costs)),
+            own, **whole, cost=replace(cost, ranks=(cost_of(own, share), *others)),
             indices=frames.indices, timestamps=frames.timestamps, names=frames.names,
         )  # fmt: skip
 
@@ -189,14 +210,17 @@ class Follower:
     def __init__(self, world: World):
         self.world = world
         self._network: Network | None = None
+        self._networks = 0  # received so far
         self._held: Frames | None = None  # of the clip read last
 
     def follow(self) -> None:
         """Until rank 0 leaves."""
         for job in self.world.jobs():
-            with self.world.together():
+            with suppress(RankFailed), self.world.together():
                 if job["kind"] == "network":
-                    self._network = _arriving_network(job)
+                    self._network = handover.arriving_network(job)
+                    self._networks += 1
+                    self.world.check_same(f"weights/{self._networks}", handover.weights_digest(self._network))
                 elif job["kind"] == "read":
                     self._join_reading(job)
                 else:
@@ -209,7 +233,7 @@ class Follower:
         paths = job["paths"]
         source = paths[0] if len(paths) == 1 else paths
         with suppress(Cancelled):
-            self._held = _read_part(source, job["wanted"], share, None, self.world.is_stopped)
+            self._held = read_part(source, job["wanted"], share, None, self.world.is_stopped)
             send_frames(self._held, share.ranks)
 
     @torch.inference_mode()
@@ -228,22 +252,20 @@ class Follower:
             indices, timestamps, names = arriving_json(share.ranks)
             frames = replace(frames, indices=np.array(indices), timestamps=np.array(timestamps), names=tuple(names))
         schedule = ReductionSchedule.from_json(job["schedule"])
-        run = Run(frames, self._network, schedule, job["resolution"], None, self.world.is_stopped, share)
+        run = Run(frames, self._network, schedule, job["resolution"], self._tell, self.world.is_stopped, share)
         try:
             found = run.run()
         except Cancelled:
             return
         if job["shards"] is not None:
-            found.save(shard_path(Path(job["shards"]), self.world.rank))
+            save_shard(found, shard_path(Path(job["shards"]), self.world.rank), job["clip"], share)
             return
         for name in _FROM_RANKS:
             share.ranks.send(0, getattr(found, name))
-        send_json(asdict(_cost_of(found, share)), share.ranks)
+        send_json(asdict(cost_of(found, share)), share.ranks)
 
-
-def shard_path(out: Path, rank: int) -> Path:
-    """The file of one rank's part: scene.npz → scene.0002.npz."""
-    return out.with_suffix(f".{rank:04d}.npz")
+    def _tell(self, now: Progress) -> None:
+        self.world.done(now.fraction)
 
 
 def _share(world: World, parts: Sequence[slice]) -> FrameShare | None:
@@ -251,48 +273,3 @@ def _share(world: World, parts: Sequence[slice]) -> FrameShare | None:
     active = [part for part in parts if part.stop > part.start]
     group = world.group(len(active))
     return FrameShare(Ranks(group), active) if world.rank < len(active) else None
-
-
-def _source_digest() -> str:
-    """Of the code of this package: ranks that run another would part ways."""
-    digest = blake2b(digest_size=8)
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _broadcast(network: Network, from_us: bool) -> None:
-    for tensor in network.state_dict().values():
-        plain = tensor.detach().contiguous()
-        dist.broadcast(plain.view(-1).view(torch.uint8), src=0)
-        if not from_us:
-            tensor.copy_(plain)
-
-
-def _arriving_network(job: dict[str, Any]) -> Network:
-    device = pick_device(None)
-    network = skeleton(config_from_json(job["config"])).set_dtype(getattr(torch, job["dtype"])).to_empty(device=device)
-    with torch.no_grad():
-        _broadcast(network, from_us=False)
-    return network.eval().requires_grad_(False)
-
-
-def _cost_of(found: Reconstruction, share: FrameShare) -> RankCost:
-    traffic = share.ranks.traffic
-    return RankCost(len(found), found.cost.total_ms, traffic.waited_ms, traffic.by_stage, found.cost.peak_bytes)
-
-
-def _read_part(
-    source: Any,
-    wanted: dict[str, Any],
-    share: FrameShare,
-    progress: Callable[[int, int], None] | None,
-    cancel: Callable[[], bool],
-) -> Frames:
-    """The frames that this rank holds; raises Cancelled on all ranks where it is raised on one."""
-    own: Frames | None = None
-    with suppress(Cancelled):
-        own = read_frames(source, **wanted, part=share.here, progress=progress, cancel=cancel)
-    if share.any(own is None) or own is None:
-        raise Cancelled("reading was stopped")
-    return own

@@ -149,8 +149,8 @@ class WholeClip:
         """Whether it holds wherever frames are held."""
         return flag
 
-    def now_in(self, stage: str) -> None:
-        """Told before each step of a run, for whoever counts by stage."""
+    def now_in(self, stage: str, block: int | None = None) -> None:
+        """Told before each step of a run, for whoever counts by stage and by block of the trunk."""
 
 
 WHOLE_CLIP = WholeClip()

@@ -22,6 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"estimate"}),
     frozenset({"windows"}),
     frozenset({"inference", "metrics", "export", "flops"}),
+    frozenset({"handover", "rank_part"}),
     frozenset({"compare", "training", "team"}),
     frozenset({"benchmark", "parity", "examples"}),
     frozenset({"__init__"}),

@@ -15,9 +15,9 @@ from spark3r.export import Origin, check, write
 from spark3r.formatting import byte_count, milliseconds
 from spark3r.inference import reconstruct
 from spark3r.measure import machine
+from spark3r.rank_part import shard_path
 from spark3r.reconstruction import RankCost, Reconstruction
 from spark3r.stages import STAGES
-from spark3r.team import shard_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +55,16 @@ class Reconstruct(RunOptions):
         report.notes(frames)
         schedule = self.reduction(len(frames), network)
         scene = reconstruct(frames, network, schedule, resolution=self.resolution, progress=report.progress)
-        report.doing("writing")
+        if not self.shards:  # these are written already, by every rank its own
+            report.doing("writing")
+            write(
+                scene,
+                self.out,
+                min_confidence_percentile=self.min_confidence_percentile,
+                max_points=self.max_points,
+                origin=Origin(clip=frames.source, source=self.input),
+            )
         out = shard_path(self.out, 0) if self.shards else self.out
-        write(
-            scene,
-            out,
-            min_confidence_percentile=self.min_confidence_percentile,
-            max_points=self.max_points,
-            origin=Origin(clip=frames.source, source=self.input),
-        )
         about = machine(network.device)
         row = cost_row(scene)
         report.answer(

@@ -1,0 +1,157 @@
+"""What the ranks of a nursery do: real commands, with a fault put into one rank."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from spark3r import handover, rank_part, team, world
+from spark3r.__main__ import main
+from spark3r.commands import COMMANDS
+from spark3r.errors import Cancelled, InputError
+from spark3r.frames import Frames, frames_for
+from spark3r.inference import Run, reconstruct
+from spark3r.models.checkpoints import load_model
+from spark3r.models.network import Network
+from spark3r.reconstruction import Reconstruction
+
+torch.set_num_threads(1)
+world.SUSPECT_SECONDS, world.BEAT_SECONDS = 0.5, 0.1  # the machine is one: what is silent for half a second is gone
+assert COMMANDS  # imported before the ranks are
+SIDE = 64  # pixels, of every clip in these tests
+
+
+def grow_up() -> None:
+    """Does once what each rank would do first: imports, estimates, measured kernels."""
+    reconstruct(np.zeros((3, SIDE, SIDE, 3), np.uint8), "mini", "2x4", resolution=SIDE)
+
+
+def command(arguments: list[str], fault: str = "", at: int = -1) -> int:
+    """A command line under torchrun; rank `at` has a fault."""
+    if int(os.environ["RANK"]) == at:
+        FAULTS[fault]()
+    return main(arguments)
+
+
+def stopped_then_whole(clip: str, told: str) -> int:
+    """Several jobs of one group; rank 0 writes what it saw of them to `told`."""
+    rank, readable = int(os.environ["RANK"]), rank_part.read_frames
+    if rank == 1:
+        refusals = iter([InputError("not this time")])
+        _before(rank_part, "read_frames", lambda: _raise_next(refusals))
+    with team.team() as leads:
+        if not leads:
+            return 0
+        assert readable is rank_part.read_frames
+        network, found = load_model("mini"), {}
+        try:
+            frames_for(clip, network, resolution=SIDE)
+        except InputError as error:
+            found["unreadable"] = str(error)
+        read: list[list[int]] = []
+        frames = frames_for(clip, network, resolution=SIDE, progress=lambda *counts: read.append(list(counts)))
+        found["stopped"] = [_stopped(frames, network, after) for after in (1, 9)]
+        fractions: list[float] = []
+        assert team.leader is not None
+        scene = reconstruct(
+            frames, network, "2x4", resolution=SIDE, progress=lambda now: fractions.append(now.fraction)
+        )
+        found |= {"read": read, "frames": len(scene), "fractions": fractions}
+        team.leader.world.least_done = lambda: 0.25
+        behind: list[float] = []
+        reconstruct(frames, network, "2x4", resolution=SIDE, progress=lambda now: behind.append(now.fraction))
+        found["while another was behind"] = behind
+        Path(told).write_text(json.dumps(found))
+    return 0
+
+
+def _stopped(frames: Frames, network: Network, after: int) -> str:
+    """How a run ends that is asked to stop when it asks so often."""
+    asked = iter(range(after))
+    try:
+        reconstruct(frames, network, "2x4", resolution=SIDE, cancel=lambda: next(asked, None) is None)
+    except Cancelled as stopped:
+        return type(stopped).__name__
+    return "went on"
+
+
+def _raise_next(errors: Iterator[Exception]) -> None:
+    for error in errors:
+        raise error
+
+
+def _before(owner: Any, name: str, act: Callable[[], None]) -> None:
+    whole = getattr(owner, name)
+
+    def instead(*given: Any, **named: Any) -> Any:
+        act()
+        return whole(*given, **named)
+
+    setattr(owner, name, instead)
+
+
+def _raise(error: BaseException) -> Callable[[], None]:
+    def act() -> None:
+        raise error
+
+    return act
+
+
+def _killed() -> None:
+    _before(Run, "_densify", lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def _terminated() -> None:
+    _before(Run, "_densify", lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+
+def _interrupted() -> None:
+    _before(Run, "_densify", lambda: os.kill(os.getpid(), signal.SIGINT))
+
+
+def _without_memory() -> None:
+    _before(Run, "_encode", _raise(MemoryError()))
+
+
+def _without_device_memory() -> None:
+    _before(Run, "_encode", _raise(torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")))
+
+
+def _broken() -> None:
+    _before(Run, "_aggregate", _raise(KeyError("a mistake in the program")))
+
+
+def _unreadable() -> None:
+    _before(rank_part, "read_frames", _raise(InputError("clip.mp4 breaks off at frame 21: copy it again")))
+
+
+def _unwritable() -> None:
+    _before(Reconstruction, "save", _raise(InputError("The disk is full")))
+
+
+def _other_code() -> None:
+    handover.source_digest = lambda: "another"
+
+
+def _other_weights() -> None:
+    whole = handover.broadcast
+
+    def corrupting(network: Network, from_us: bool) -> None:
+        whole(network, from_us)
+        network.trunk.special.data.add_(1)
+
+    handover.broadcast = corrupting
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    "killed": _killed, "terminated": _terminated, "interrupted": _interrupted, "without memory": _without_memory,
+    "without device memory": _without_device_memory, "broken": _broken, "unreadable": _unreadable,
+    "unwritable": _unwritable, "other code": _other_code, "other weights": _other_weights,
+}  # fmt: skip

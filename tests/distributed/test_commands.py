@@ -1,0 +1,71 @@
+"""The command line on ranks: the same answers as alone."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spark3r.reconstruction import Reconstruction
+from tests.distributed.nursery import Nursery
+from tests.media import numbered_video
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fifty frames: three groups, the last one short."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    numbered_video(path, 50, (96, 72))
+    return path
+
+
+def reconstruct(nursery: Nursery, ranks: int, clip: Path, out: Path, *more: str) -> str:
+    """What was printed."""
+    words = ["reconstruct", str(clip), "--dtype", "float32", "--resolution", "64", "-o", str(out), "--quiet"]
+    ended = nursery.run("command", ranks, arguments=[*words, "--schedule", "2x4", *more])
+    assert not any(ended.codes), ended
+    return ended.printed[0]
+
+
+@pytest.fixture(scope="module")
+def alone(nursery: Nursery, clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Reconstruction:
+    out = tmp_path_factory.mktemp("alone") / "scene.npz"
+    reconstruct(nursery, 1, clip, out)
+    return Reconstruction.load(out)
+
+
+def same(one: Reconstruction, other: Reconstruction, frames: slice = slice(None)) -> None:
+    assert np.array_equal(one.images[frames], other.images)
+    assert np.array_equal(one.indices[frames], other.indices)
+    for name in ("depth", "confidence", "world_from_camera", "intrinsics"):
+        np.testing.assert_allclose(getattr(other, name), getattr(one, name)[frames], rtol=1e-4, atol=1e-5)
+
+
+def test_two_ranks_write_what_one_writes(nursery: Nursery, clip: Path, alone: Reconstruction, tmp_path: Path) -> None:
+    out, facts = tmp_path / "scene.npz", tmp_path / "facts.json"
+    reconstruct(nursery, 2, clip, out, "--json", str(facts))
+    same(alone, Reconstruction.load(out))
+    ranks = json.loads(facts.read_text())["rows"][0]["ranks"]
+    assert [rank["frames"] for rank in ranks] == [20, 30]
+    assert all(sum(rank["received_bytes"].values()) > 0 for rank in ranks)
+
+
+def test_each_rank_keeps_its_own_frames(nursery: Nursery, clip: Path, alone: Reconstruction, tmp_path: Path) -> None:
+    reconstruct(nursery, 2, clip, tmp_path / "scene.npz", "--shards")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scene.0000.npz", "scene.0001.npz"]
+    for rank, frames in enumerate((slice(0, 20), slice(20, 50))):
+        same(alone, Reconstruction.load(tmp_path / f"scene.{rank:04d}.npz"), frames)
+
+
+def test_more_ranks_than_groups(nursery: Nursery, clip: Path, tmp_path: Path) -> None:
+    reconstruct(nursery, 3, clip, tmp_path / "scene.npz", "--max-frames", "1")
+    assert len(Reconstruction.load(tmp_path / "scene.npz")) == 1
+
+
+def test_a_clip_that_cannot_be_read_at_all_names_no_rank(nursery: Nursery, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video")
+    ended = nursery.run("command", 2, arguments=["reconstruct", str(bad), "-o", str(tmp_path / "scene.npz")])
+    assert ended.codes == [1, 0]
+    assert len(ended.said) == 1
+    assert ended.said[0].startswith("spark3r: bad.mp4 is neither a video")

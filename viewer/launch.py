@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from viewer.ending import Ending
+from viewer.scratch import open_scratch
 
 if TYPE_CHECKING:
     from viewer.server import Access
@@ -36,12 +39,11 @@ class Arguments:
     max_sessions: int = 32  # open tabs in all; a quarter of them from one address
 
 
-def main(arguments: Arguments) -> int:
-    """Serve the page until it is interrupted; returns the exit code."""
+def main(arguments: Arguments, wait: Callable[[], None]) -> int:
+    """Serve the page until `wait` returns; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     for chatty in ("httpx", "websockets"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: viewers stopped, files removed
     port = free_port(arguments.host, arguments.port)
     if port is None:
         tried = f"{arguments.port} to {arguments.port + PORTS_TO_TRY - 1}"
@@ -57,7 +59,7 @@ def main(arguments: Arguments) -> int:
 
         access = access_of(arguments, port)
         warn_of_strangers(access)
-        serve(access, arguments.model)
+        serve(access, arguments.model, wait)
     except (InputError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -125,6 +127,8 @@ def free_port(host: str, wanted: int) -> int | None:
 
 def run() -> int:
     """What `python app.py` and the installed `spark3r-page` do; returns the exit code."""
+    ending = Ending()
+    ending.listen()
     if sys.version_info < (3, 11):
         print("The page needs Python 3.11 or newer (the library runs with 3.10).", file=sys.stderr)
         return 1
@@ -142,8 +146,23 @@ def run() -> int:
         from spark3r.team import team
 
         with team() as leads:
-            return main(arguments) if leads else 0
+            return _served(arguments, ending) if leads else 0
     if arguments.gpus > 1:  # again, as rank 0 of a group
         start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={arguments.gpus}", *sys.argv]
         os.execv(sys.executable, [sys.executable, *start])
-    return main(arguments)
+    ending.leave(_served(arguments, ending))
+    return 0
+
+
+def _served(arguments: Arguments, ending: Ending) -> int:
+    """`main` with a folder of its own for temporary files, which goes with it."""
+    try:
+        scratch = open_scratch()
+    except OSError as error:
+        print(f"No temporary files can be made ({error.strerror}): name another folder with TMPDIR.", file=sys.stderr)
+        return 1
+    ending.tidy = scratch.remove
+    try:
+        return main(arguments, ending.wait)
+    finally:
+        scratch.remove()

@@ -43,7 +43,7 @@ class Opening:
         self._thread.start()
 
     def stop(self) -> None:
-        """End it at the next block, and wait for that."""
+        """End it at the next block, and wait for that, but no longer than a model's block takes."""
         self._is_over = True
         self._job.stop()
         if self._thread.is_alive():

@@ -2,7 +2,7 @@
 
 import base64
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,11 +72,11 @@ class Access:
     limits: Limits = field(default_factory=Limits)
 
 
-def serve(access: Access, model: str) -> None:
-    """Serve the page until it is interrupted. Raises InputError for a model that cannot be loaded."""
+def serve(access: Access, model: str, wait: Callable[[], None]) -> None:
+    """Serve the page until `wait` returns. Raises InputError for a model that cannot be loaded."""
     with running(access, model) as page:
         print(f"Spark3R is at {page.url}  (Ctrl-C ends it)", flush=True)
-        page.demo.block_thread()
+        wait()
 
 
 @contextmanager
@@ -110,9 +110,11 @@ def running(access: Access, model: str) -> Iterator[Running]:
         )  # fmt: skip
         yield Running(public or local, demo, sessions)
     finally:
-        demo.close()
         opening.stop()
         sessions.close()
+        if demo.server is not None:
+            demo.server.force_exit = True  # what pages still stream ends now
+        demo.close(verbose=False)
 
 
 def page(engine: Engine, sessions: Sessions, model: str) -> gr.Blocks:

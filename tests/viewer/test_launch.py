@@ -28,7 +28,7 @@ def test_no_free_port_is_one_sentence(
     taken: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch, "PORTS_TO_TRY", 1)
-    assert launch.main(launch.Arguments(port=taken)) == 1
+    assert launch.main(launch.Arguments(port=taken), lambda: None) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "--port" in said
@@ -36,14 +36,14 @@ def test_no_free_port_is_one_sentence(
 
 @pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 70_000), ("127.0.0.1", -40), ("no.such.host.invalid", 7860)])
 def test_what_cannot_be_listened_at_is_one_sentence(host: str, port: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert launch.main(launch.Arguments(host=host, port=port)) == 1
+    assert launch.main(launch.Arguments(host=host, port=port), lambda: None) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert host in said
 
 
 def test_an_unknown_model_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert launch.main(launch.Arguments(port=17860, model="no-such-model")) == 1
+    assert launch.main(launch.Arguments(port=17860, model="no-such-model"), lambda: None) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "no-such-model" in said

@@ -319,6 +319,14 @@ def test_truth_scores_both_runs(comparison, network, images):
     assert set(scored.to_json()["truth"]) == {"dense", "reduced"}
 
 
+def test_scores_may_be_left_for_later(comparison, network, images):
+    bare = compare(images, network, SCHEDULE, resolution=64, repeats=1, scored=False)
+    assert not (bare.differences or bare.truth or bare.consistency)
+    assert bare.total_factor() is not None
+    assert isinstance(bare.busy, bool)
+    assert difference(bare.reduced, bare.dense) == comparison.difference
+
+
 def test_progress_names_the_run_and_cancel_stops_it(network, images):
     seen: list[RunProgress] = []
 

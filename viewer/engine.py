@@ -14,10 +14,14 @@ from spark3r.models.network import Network
 
 MOST_WAITING = 4  # runs of one visitor in line
 REMEMBERED_VISITORS = 1000  # whose latest turn is known
+SPARE = -1  # the ticket of work that is no run
 
 
 class RunQueue:
-    """The line that runs stand in: one works at a time, and visitors take turns, however many runs each has in line."""
+    """The line that runs stand in: one works at a time, and visitors take turns, however many runs each has in line.
+
+    Short work may use the time that nobody stands in line.
+    """
 
     def __init__(self, most_waiting: int = MOST_WAITING) -> None:
         self._most_waiting = most_waiting
@@ -48,6 +52,23 @@ class RunQueue:
                 self._holder = None if self._holder == ticket else self._holder
                 self._changed.notify_all()
 
+    @contextmanager
+    def spare(self, cancelled: Callable[[], bool]) -> Iterator[None]:
+        """Wait until nobody works or stands in line, and hold that for a moment: a run that comes meanwhile begins
+        after it. May raise Cancelled."""
+        with self._changed:
+            while self._waiting or self._holder is not None:
+                if cancelled():
+                    raise Cancelled
+                self._changed.wait(timeout=0.2)
+            self._holder = SPARE
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._holder = None
+                self._changed.notify_all()
+
     def _join(self, visitor: str) -> int:
         with self._changed:
             if sum(who == visitor for _, who in self._waiting) >= self._most_waiting:
@@ -63,7 +84,8 @@ class RunQueue:
                 place = [number for number, _ in order].index(ticket)
                 if place == 0 and self._holder is None:
                     break
-                tell_place(place + (self._holder is not None))
+                if ahead := place + (self._holder not in (None, SPARE)):
+                    tell_place(ahead)
                 if cancelled():
                     raise Cancelled
                 self._changed.wait(timeout=0.2)

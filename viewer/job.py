@@ -1,14 +1,17 @@
 """One press of the button: read the clip, measure it densely and reduced in turns, and say how it goes.
 
 A job lives in its own thread and is followed through `Job.report`, an immutable snapshot replaced at every step.
-One works at a time in the whole process, so that times mean something and memory suffices; the others stand in
-line and see their place.
+One is measured at a time in the whole process, so that times mean something and memory suffices; the others stand
+in line and see their place. Scores follow while nobody stands in line: the next run never waits for them.
 """
 
 import logging
 import threading
 import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,13 +27,14 @@ from spark3r.reconstruction import Reconstruction
 from spark3r.reduction.schedule import ReductionSchedule
 from spark3r.stopping import stoppable
 from viewer.cache import Cache, truth_of
-from viewer.engine import Engine
+from viewer.engine import Engine, RunQueue
 from viewer.request import RunRequest
 from viewer.runs import Against, KeptRun, Runs
+from viewer.scoring import missing_scores
 from viewer.state import ENDED, LiveRun, ReductionSettings, RunReport, Side
 from viewer.world import Baseline
 
-WAITED = "waited in line"
+IN_LINE = "waiting in line"
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +45,7 @@ class Visitor(Protocol):
     runs: Runs
     cache: Cache
     address: str  # visitors take turns; an address is one visitor
+    scoring: RunQueue  # in which its jobs find their scores, one after the other
 
     def place(self, side: Side, name: str) -> None:
         """Put a kept run into a pane."""
@@ -57,7 +62,9 @@ class Job:
         self._names: dict[str, str] = {}  # of the runs under way: "dense", "reduced" → as they are kept
         self._settings = request.reduction
         self._shown_s = 0.0
-        self._clip_truth: Truth | None = None
+        self._in_line_s = 0.0
+        self._load_truth: Callable[[], Truth | None] | None = None  # of the clip; None: there is none
+        self._comparison: Comparison | None = None  # not scored yet
 
     def stop(self) -> None:
         """Ask the job to end; it does so at the next block of the network. A job that has ended stays as it is."""
@@ -67,10 +74,10 @@ class Job:
     def work(self) -> None:
         """Work to the end; whatever goes wrong ends up in the report, and the unexpected in the log as well."""
         try:
-            turn = self._engine.queue.turn(self._cancel.is_set, self._wait_at, self._visitor.address)
-            with stoppable(self._cancel.is_set), turn:
-                self._check()
-                self._work()
+            with stoppable(self._cancel.is_set):
+                self._in_turn()
+                self._follow_up()
+            self._tell(phase="done", doing="", live={})
         except Cancelled:
             self._tell(phase="stopped", doing="", live={}, message="Stopped; what was measured stays.")
         except InputError as error:
@@ -82,26 +89,38 @@ class Job:
         finally:  # whatever ends a thread, nobody waits for it
             self._tell(phase="failed", doing="", live={}, message="The run broke off; the app's log says where.")
 
-    def _work(self) -> None:
-        model, frames, truth, spent = self._prepare()
-        schedule = self._request.reduction.schedule(len(frames), model.config.sensitive_layers)
-        self._compare(model, frames, truth, schedule, spent)
-        self._tell(phase="done", doing="", live={})
+    def _in_turn(self) -> None:
+        came = time.perf_counter()
+        with self._engine.queue.turn(self._cancel.is_set, self._wait_at, self._visitor.address):
+            self._in_line_s = time.perf_counter() - came
+            self._check()
+            self._work()
 
-    def _prepare(self) -> tuple[Network, Frames, Truth | None, dict[str, float]]:
+    def _work(self) -> None:
+        """What is measured, while nothing else in the process is."""
+        model, frames, spent = self._prepare()
+        schedule = self._request.reduction.schedule(len(frames), model.config.sensitive_layers)
+        self._compare(model, frames, schedule, spent)
+
+    def _follow_up(self) -> None:
+        """What may wait for a quiet moment: the scores, after those of the visitor's runs before."""
+        self._tell(phase="scoring", doing="Scoring", fraction=None, live={})
+        with self._visitor.scoring.turn(self._cancel.is_set, lambda _: None):
+            self._score(lambda: self._engine.queue.spare(self._cancel.is_set))
+
+    def _prepare(self) -> tuple[Network, Frames, dict[str, float]]:
         """Everything a comparison needs, and the seconds that it took to get it."""
-        clock = _Clock()
+        clock = _Clock({IN_LINE: self._in_line_s})
         self._tell(phase="preparing", doing=f"Loading {self._request.sampling.model}")
         model = self._engine.models.get(self._request.sampling.model, self._count_bytes, self._cancel.is_set)
         clock.lap("loading the model")
         self._tell(doing="Reading the clip", fraction=None)
         frames = self._visitor.cache.frames(self._request.input, lambda: self._read(model))
         clock.lap("reading")
-        truth = self._truth(model, frames)
-        clock.lap("truth")
+        self._load_truth = self._truth_of(model, frames)
         self._check()
         self._tell(notes=frames.notes)
-        return model, frames, truth, clock.spent
+        return model, frames, clock.spent
 
     def _read(self, model: Network) -> Frames:
         sampling = self._request.sampling
@@ -110,41 +129,53 @@ class Job:
             resolution=sampling.resolution or None, progress=self._count_frames, cancel=self._cancel.is_set,
         )  # fmt: skip
 
-    def _truth(self, model: Network, frames: Frames) -> Truth | None:
-        """The truth of an example clip, at the size of the network's output."""
+    def _truth_of(self, model: Network, frames: Frames) -> Callable[[], Truth | None] | None:
+        """What loads the truth of an example clip, at the size of the network's output."""
         clip, resolution = self._request.clip, self._request.sampling.resolution or None
         if not clip.bundled:
             return None
-        self._tell(doing="Rendering the truth")
         height, width = network_size(model, frames.images.shape[1], frames.images.shape[2], resolution)
-        return truth_of(clip.paths[0], height, width)
+        return partial(truth_of, clip.paths[0], height, width)
 
-    def _compare(
-        self,
-        model: Network,
-        frames: Frames,
-        truth: Truth | None,
-        schedule: ReductionSchedule,
-        spent: dict[str, float],
-    ) -> KeptRun:
+    def _compare(self, model: Network, frames: Frames, schedule: ReductionSchedule, spent: dict[str, float]) -> KeptRun:
         """Measure one schedule beside the dense run, and keep both."""
         self._begin(schedule)
-        self._clip_truth = truth
         known = None if self._both else self._visitor.cache.dense(self._request.input)
         self._shown_s = 0.0
-        clock = _Clock()
-        comparison = compare(
-            frames, model, {REDUCED: schedule}, baseline=known and known[0], truth=truth,
+        self._comparison = comparison = compare(
+            frames, model, {REDUCED: schedule}, baseline=known and known[0], scored=False,
             resolution=self._request.sampling.resolution or None, **self._how(), progress=self._hear,
             finished=self._finished, cancel=self._cancel.is_set,
         )  # fmt: skip
         parts = {name: seconds for name, seconds in comparison.seconds.items() if name != "reading"}
-        spent = {**spent, **parts, "sending": self._shown_s}
-        self._tell(phase="scoring", doing="Scoring", fraction=None)
+        return self._keep_factors(comparison, {**spent, **parts, "sending": self._shown_s})
+
+    def _score(self, quiet: Callable[[], AbstractContextManager[None]]) -> None:
+        """Find what is not known yet of the runs that were measured last, each piece of it in a moment of `quiet`."""
+        reduced, comparison = self._names[REDUCED], self._comparison
+        assert comparison is not None
+        self._add(reduced, lambda: self._arithmetic(comparison, reduced), quiet)
+        for name in self._names.values():
+            for find in missing_scores(self._visitor.runs[name]):
+                self._add(name, find, quiet)
+
+    def _add(
+        self, name: str, find: Callable[[], dict[str, Any]], quiet: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        """Add a score to a run, and the seconds it took to those waited for the reduced one."""
         self._check()
-        comparison.arithmetic_factor()  # a second or more, when first asked
-        spent["scores"] = spent.get("scores", 0.0) + max(0.0, clock.since() - sum(parts.values()) - self._shown_s)
-        return self._keep_numbers(comparison, spent)
+        runs, reduced = self._visitor.runs, self._names[REDUCED]
+        with quiet():
+            started = time.perf_counter()
+            runs.keep(replace(runs[name], **find()))
+            waited = dict(runs[reduced].waited)
+            waited["scores"] = waited.get("scores", 0.0) + time.perf_counter() - started
+            runs.keep(replace(runs[reduced], waited=waited))
+
+    def _arithmetic(self, comparison: Comparison, name: str) -> dict[str, Any]:
+        against = self._visitor.runs[name].against
+        flops = sum(comparison.flops(DENSE).values())
+        return {"against": replace(against, arithmetic=comparison.arithmetic_factor(), dense_flops=flops)}
 
     def _how(self) -> dict[str, Any]:
         """How often is measured: as `compare` thinks best."""
@@ -183,9 +214,9 @@ class Job:
 
     def _keep_dense(self, run: Run) -> None:
         visitor, source, name = self._visitor, self._request.input, self._names[DENSE]
-        known, truth = visitor.cache.dense(source), self._clip_truth
+        known = visitor.cache.dense(source)
         same = known is not None and np.array_equal(known[0].scene.depth, run.scene.depth)
-        baseline = known[1] if known and same else Baseline(run.scene, lambda: truth)
+        baseline = known[1] if known and same else Baseline(run.scene, self._load_truth)
         visitor.cache.keep_dense(source, run, baseline)
         settings = replace(self._settings, mode="manual", query_factor=1, kv_factor=1, kv_boost=1)
         self._keep(name, run, run.scene, settings, baseline)
@@ -218,21 +249,15 @@ class Job:
         source, schedule = self._request.input, run.scene.schedule
         runs.keep(KeptRun(name, source, schedule, settings, run.measured, run.cost, scene, baseline, conditions))
 
-    def _keep_numbers(self, comparison: Comparison, spent: dict[str, float]) -> KeptRun:
-        runs = self._visitor.runs
+    def _keep_factors(self, comparison: Comparison, spent: dict[str, float]) -> KeptRun:
+        runs, name = self._visitor.runs, self._names[REDUCED]
+        before = runs[name].against  # counted, not measured: it holds still
         against = Against(
-            comparison.total_factor(), comparison.aggregator_factor(), comparison.arithmetic_factor(),
-            sum(comparison.flops(DENSE).values()),
+            comparison.total_factor(), comparison.aggregator_factor(), before.arithmetic, before.dense_flops,
             comparison.doubt(), comparison.busy,
         )  # fmt: skip
-        dense, reduced = runs[self._names[DENSE]], runs[self._names[REDUCED]]
-        runs.keep(replace(dense, truth=comparison.truth.get(DENSE), fit=comparison.consistency.get(DENSE)))
-        made = replace(
-            reduced, against=against, difference=comparison.difference, truth=comparison.truth.get(REDUCED),
-            fit=comparison.consistency.get(REDUCED), waited=spent,
-        )  # fmt: skip
-        runs.keep(made)
-        return made
+        runs.keep(replace(runs[name], against=against, waited=spent))
+        return runs[name]
 
     def _count_frames(self, done: int, total: int) -> None:
         self._tell(doing=f"Reading frame {done} of {total}", fraction=done / total)
@@ -261,16 +286,13 @@ class Job:
 class _Clock:
     """Seconds between laps, by what they were spent on."""
 
-    def __init__(self) -> None:
-        self.spent: dict[str, float] = {}
-        self._begun = self._last = time.perf_counter()
+    def __init__(self, before: Mapping[str, float]) -> None:
+        self.spent = dict(before)
+        self._last = time.perf_counter()
 
     def lap(self, on: str) -> None:
         now = time.perf_counter()
         self.spent[on], self._last = now - self._last, now
-
-    def since(self) -> float:
-        return time.perf_counter() - self._begun
 
 
 def _conditions(scene: Reconstruction) -> str:

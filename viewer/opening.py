@@ -9,7 +9,7 @@ from spark3r.errors import Cancelled
 from spark3r.examples import list_clips
 from spark3r.stopping import stoppable
 from viewer.cache import Cache, truth_of
-from viewer.engine import Engine
+from viewer.engine import Engine, RunQueue
 from viewer.job import Job
 from viewer.planning import look_at
 from viewer.request import Clip, RunRequest
@@ -25,10 +25,11 @@ class Opening:
     address = ""  # nobody's
 
     def __init__(self, engine: Engine, sampling: SamplingSettings, reduction: ReductionSettings) -> None:
-        self.runs, self.cache = Runs(), Cache()
+        self.runs, self.cache, self.scoring = Runs(), Cache(), RunQueue()
         first = list_clips()[0]
         clip = Clip(first.title, (Path(first.video),), first.name)
         self.request = RunRequest(clip, look_at(clip).info, sampling, reduction)
+        self._queue = engine.queue
         self._job = Job(self.request, engine, self)
         self._is_over = False
         self._thread = threading.Thread(target=self._work, name="spark3r-opening", daemon=True)
@@ -67,4 +68,5 @@ class Opening:
             return
         for clip in list_clips()[1:]:
             if look_at(Clip(clip.title, (Path(clip.video),), clip.name)).info.width == self.request.info.width:
-                truth_of(Path(clip.video), dense.scene.height, dense.scene.width)
+                with self._queue.spare(lambda: False):
+                    truth_of(Path(clip.video), dense.scene.height, dense.scene.width)

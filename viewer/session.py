@@ -16,7 +16,7 @@ from spark3r.reconstruction import Reconstruction
 from spark3r.reduction.schedule import ReductionSchedule
 from viewer.cache import Cache
 from viewer.display import Display
-from viewer.engine import Engine
+from viewer.engine import Engine, RunQueue
 from viewer.job import Job
 from viewer.locked_viser import open_viser
 from viewer.opening import Opening
@@ -29,6 +29,7 @@ from viewer.state import SIDES, RunReport, Side, ViewSettings
 from viewer.sweep import Grid, SweepJob
 
 CANCEL_SECONDS = 20.0  # a run stops at its next block; with a large model on a CPU that may take seconds
+SCORED_LATER = 1000  # runs whose scores may be outstanding
 ENDED = "This page's session has ended: reload the page."
 
 
@@ -63,12 +64,12 @@ class Session:
         self.planned: tuple[Input, ReductionSchedule] | None = None  # what a run would be now
         self.sweep_seconds: float | None = None  # what a sweep would take, as an estimate
         self.measure, self.grid = "depth", Grid()  # of the plot
-        self.runs, self.cache = Runs(), Cache()
+        self.runs, self.cache, self.scoring = Runs(), Cache(), RunQueue(most_waiting=SCORED_LATER)
         self.followers = 0  # the latest one follows, the others leave off
         self.wishes = 0  # moves with every press, Stop too, so that what waited for its turn sees that it is outdated
         self._engine, self._opening = engine, opening
-        self._job: Job | None = None
-        self._thread: threading.Thread | None = None
+        self._job: Job | None = None  # the latest; those before it may still find their scores
+        self._threads: dict[threading.Thread, Job] = {}
         self._has_ended = False
         self._exports: set[threading.Event] = set()  # one for each under way, set to stop it
         self._lock = threading.Lock()
@@ -86,7 +87,7 @@ class Session:
     @property
     def is_working(self) -> bool:
         """Whether a job of this visitor's own is going; the first example's is nobody's."""
-        return self._job is not None and self._job.report.is_busy
+        return self._job is not None and self._job.report.is_working
 
     @property
     def has_baseline(self) -> bool:
@@ -149,7 +150,8 @@ class Session:
                 thread.start()
             except RuntimeError as error:  # no more threads
                 raise InputError("This machine is too busy to start a run: try again in a moment.") from error
-            self._job, self._thread = job, thread
+            self._job = job
+            self._threads = {one: of for one, of in self._threads.items() if one.is_alive()} | {thread: job}
 
     def stop(self) -> None:
         """Ask the run to end, one that waits to be started too, and what is being exported."""
@@ -207,9 +209,10 @@ class Session:
         """End the run, the servers and the files; may take seconds, so not on an event loop."""
         with self._lock:
             self._has_ended = True
-        self.stop()
-        if self._thread is not None:
-            self._thread.join(timeout=CANCEL_SECONDS)
+        for job in self._threads.values():
+            job.stop()
+        for thread in self._threads:
+            thread.join(timeout=CANCEL_SECONDS)
         for pane in self.panes.values():
             pane.server.stop()
         self._folder.cleanup()

@@ -86,7 +86,7 @@ class Showing:
         times = len(run.measured)
         badge = "at app start" if run.at_start else f"median of {times}" if times > 1 else "measured once"
         time = milliseconds(run.cost.total_ms)
-        if report.is_busy and not report.is_sweep:
+        if report.is_working and not report.is_sweep:
             return Heading(title, subtitle, time, badge, "working", report.doing)
         if session.is_stale(side):
             return Heading(title, subtitle, time, badge, "stale", "Settings changed: not yet run")

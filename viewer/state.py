@@ -138,7 +138,8 @@ class LiveRun:
 
 
 Phase = Literal["idle", "waiting", "preparing", "measuring", "scoring", "done", "stopped", "failed"]
-BUSY: tuple[Phase, ...] = ("waiting", "preparing", "measuring", "scoring")
+WORKING: tuple[Phase, ...] = ("waiting", "preparing", "measuring")  # nothing else of this visitor can run
+BUSY: tuple[Phase, ...] = (*WORKING, "scoring")  # something of it is still to come
 ENDED: tuple[Phase, ...] = ("done", "stopped", "failed")
 
 
@@ -160,7 +161,13 @@ class RunReport:
 
     @property
     def is_busy(self) -> bool:
+        """Whether something is still to come, be it only scores."""
         return self.phase in BUSY
+
+    @property
+    def is_working(self) -> bool:
+        """Whether runs are measured or about to be."""
+        return self.phase in WORKING
 
     @property
     def is_sweep(self) -> bool:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,7 +75,7 @@ class SweepJob(Job):
         self._grid = grid
 
     def _work(self) -> None:
-        model, frames, truth, spent = self._prepare()
+        model, frames, spent = self._prepare()
         runs, source = self._visitor.runs, self._request.input
         todo = [
             schedule for schedule in self._grid.schedules(len(frames), model) if runs.find(source, schedule) is None
@@ -84,12 +85,16 @@ class SweepJob(Job):
             left = (time.perf_counter() - started) / done * (len(todo) - done) if done else None
             self._tell(point=done + 1, points=len(todo), seconds_left=left)
             self._settings = settings_of(schedule, self._request.reduction)
-            kept = self._compare(model, frames, truth, schedule, spent)
+            kept = self._compare(model, frames, schedule, spent)
             if kept.against.doubt:
                 self._both = True
-                self._compare(model, frames, truth, schedule, spent)
+                self._compare(model, frames, schedule, spent)
                 self._both = False
-        self._tell(phase="done", doing="", live={})
+            self._tell(doing="Scoring", live={})
+            self._score(nullcontext)  # between two points nothing is measured; a dot needs its error
+
+    def _follow_up(self) -> None:
+        """Nothing: every point was scored at once."""
 
     def _how(self) -> dict[str, Any]:
         """The dense run is measured with the first point, and again where the machine's speed has moved."""

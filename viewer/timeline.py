@@ -55,7 +55,7 @@ class Timeline:
         scene = self.baseline.scene
         width, height = self._tile
         return {
-            "baseline": id(self.baseline), "hasTruth": self.baseline.load_truth is not None,
+            "baseline": id(self.baseline), "hasTruth": self.baseline.has_truth,
             "frames": len(scene), "width": width, "height": height, "perSheet": PER_SHEET, "columns": COLUMNS,
             "seconds": [float(second) for second in scene.timestamps], "names": list(scene.names),
             "titles": dict(self.titles), "kinds": [kind for kind in KINDS if self._has(kind)],

@@ -52,6 +52,11 @@ class Baseline:
         seen = [depth_from(cloud, self.scene, int(frame)) for frame in frames]
         return Scale.spread(np.concatenate([cloud.depth, *seen]))
 
+    @property
+    def has_truth(self) -> bool:
+        """Whether its clip has one."""
+        return self.load_truth is not None
+
     @cached_property
     def truth(self) -> Truth | None:
         """Of the clip, as far as there is one."""

@@ -6,7 +6,7 @@ result.py     what comes out: Run, Comparison, Difference
 rows.py       a run as one flat object
 """
 
-from spark3r.compare.comparing import compare, grid_schedule, sweep
+from spark3r.compare.comparing import compare, grid_schedule, matches_of, sweep
 from spark3r.compare.result import DENSE, REDUCED, Comparison, Difference, Measurement, Run, alignment, difference
 from spark3r.compare.rows import cost_row
 from spark3r.compare.turns import RunProgress, warm_up
@@ -27,6 +27,7 @@ __all__ = [
     "cost_row",
     "difference",
     "grid_schedule",
+    "matches_of",
     "sweep",
     "warm_up",
 ]

@@ -42,6 +42,7 @@ def compare(
     device: str | None = None,
     dtype: torch.dtype | str | None = None,
     repeats: int | None = None,
+    scored: bool = True,
     progress: Callable[[RunProgress], None] | None = None,
     finished: Callable[[Run], None] | None = None,
     cancel: Callable[[], bool] | None = None,
@@ -55,6 +56,8 @@ def compare(
     truth      of the whole clip or of these frames; every result is then scored against it
     repeats    how often each is run, 1 or more. None: turns of less than five seconds three times at least, and more
                while a factor spreads by more than 15 % and ten seconds are not over; longer ones once
+    scored     False leaves the scores out (`differences`, `truth`, `consistency` are empty), for a caller who shows the
+               times at once and finds the scores later: `difference`, `metrics.evaluate`, `metrics.consistency`
     progress   called several times a second, for the warm-up too
     finished   called after every timed run with that run so far: its result (in the world of the dense one) and all
                of its times; the dense run of a `baseline` is not told again unless it is timed again
@@ -81,6 +84,8 @@ def compare(
     turns.measure(names, repeats, reused_seconds)
     if baseline is not None:
         _check_same_conditions(baseline.scene, turns.runs[names[-1]].scene)
+    if not scored:
+        return Comparison(turns.runs, {}, {}, {}, stopwatch.seconds, machine(network.device), network.config)
     return _scored(turns.runs, truth, network, listener, stopwatch)
 
 
@@ -146,7 +151,7 @@ def _scored(
     for name, run in runs.items():
         listener.check()
         with stopwatch.spending("scores"), stoppable(listener.cancel):
-            fits[name] = consistency(run.scene, _matches(dense))
+            fits[name] = consistency(run.scene, matches_of(dense))
             if name != DENSE:
                 differences[name] = difference(run.scene, dense)
             if truth is not None:
@@ -157,7 +162,7 @@ def _scored(
 _MATCHES: WeakKeyDictionary[Reconstruction, Matches] = WeakKeyDictionary()
 
 
-def _matches(dense: Reconstruction) -> Matches:
+def matches_of(dense: Reconstruction) -> Matches:
     """Matched features of the pictures: the same for every run, so found once for a baseline."""
     if dense not in _MATCHES:
         _MATCHES[dense] = match_features(dense.images)

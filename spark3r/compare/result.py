@@ -107,7 +107,7 @@ class Comparison:
     """
 
     runs: Mapping[str, Run]  # dense first
-    differences: Mapping[str, Difference]  # of every run but the dense one, from it
+    differences: Mapping[str, Difference]  # of every run but the dense one, from it; like the next two, if scored
     truth: Mapping[str, Scores]  # of every run, where the clip has a truth; else empty
     consistency: Mapping[str, Consistency]  # of every run with what the pictures show, by the same matches; no truth
     seconds: Mapping[str, float]  # where the waiting went: reading, warm-up, speed checks, each run by name, scores
@@ -177,7 +177,7 @@ class Comparison:
     def busy(self) -> bool:
         """Whether the machine did other work meanwhile: its speed drifted, or a factor spreads too far."""
         speeds = [speed for run in self.runs.values() if not run.reused for speed in run.speeds]
-        return is_busy(speeds, *(self.total_factor(name) for name in self.differences))
+        return is_busy(speeds, *(self.total_factor(name) for name in self.runs if name != DENSE))
 
     @property
     def waited_s(self) -> float:

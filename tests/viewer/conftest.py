@@ -32,7 +32,7 @@ class Nobody:
     address = "nowhere"
 
     def __init__(self) -> None:
-        self.runs, self.cache = Runs(), Cache()
+        self.runs, self.cache, self.scoring = Runs(), Cache(), RunQueue()
         self.placed: list[tuple[Side, str]] = []
 
     def place(self, side: Side, name: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from spark3r.stopping import may_stop, stoppable
 from tests.viewer.conftest import Nobody, some_file, wait_until
 from viewer import engine as engine_module
 from viewer import job as job_module
+from viewer import scoring
 from viewer.engine import Engine, Models, RunQueue
 from viewer.job import Job
 from viewer.planning import sweep_seconds
@@ -91,6 +93,51 @@ def test_other_frames_need_another_baseline(engine: Engine, request_for: Request
     assert [len(run.scene) for run in nobody.runs.values() if run.scene is not None] == [4, 4, 3, 3]
 
 
+def test_scores_follow_in_a_quiet_moment_and_hold_nobody_up(
+    engine: Engine, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Nobody(), Nobody()
+    job, tell, seen = Job(request_for(), engine, first), Job._tell, []
+
+    def next_visitor(told: Job, **changes: object) -> None:
+        tell(told, **changes)
+        if told is job and changes.get("phase") == "scoring":  # the first one's runs have ended: another visitor's turn
+            with engine.queue.turn(lambda: False, lambda _: None):
+                thread.start()
+                wait_until(lambda: engine.queue.length == 1)
+                seen.extend(run.fit for run in first.runs.values())
+
+    monkeypatch.setattr(Job, "_tell", next_visitor)
+    other = Job(request_for(4), engine, second)
+    thread = threading.Thread(target=other.work)
+    done(job)
+    thread.join(timeout=60)
+    assert seen == [None, None]  # shown by then, not scored
+    assert all(run.fit is not None for nobody in (first, second) for run in nobody.runs.values())
+    assert list(first.runs.values())[-1].waited["scores"] > 0
+
+
+def test_spare_time_is_what_nobody_stands_in_line_for() -> None:
+    queue, places = RunQueue(), []
+    entered, leave = threading.Event(), threading.Event()
+
+    def score() -> None:
+        with queue.spare(lambda: False):
+            entered.set()
+            leave.wait(timeout=5)
+
+    scorer = threading.Thread(target=score)
+    with queue.turn(lambda: False, places.append):
+        scorer.start()
+        assert not entered.wait(timeout=0.3)
+    assert entered.wait(timeout=5)
+    threading.Timer(0.3, leave.set).start()
+    with queue.turn(lambda: False, places.append):
+        assert leave.is_set()
+    assert places == []  # nobody reads "one run is before yours" for a moment
+    scorer.join(timeout=5)
+
+
 def _stopped_while(job: Job, doing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Press Stop as soon as the job says that it does this."""
     tell = job._tell
@@ -132,25 +179,21 @@ def test_stop_works_while_downloading(engine: Engine, request_for: RequestFor, m
     _stopped_while(Job(request_for(), Engine(RunQueue(), Models()), Nobody()), "Downloading", monkeypatch)
 
 
-def test_stop_works_while_the_truth_is_rendered(
-    engine: Engine, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(job_module, "truth_of", _endless)
-    bundled = replace(request_for().clip, example="room_walk")
-    _stopped_while(Job(request_for(source=bundled), engine, Nobody()), "Rendering the truth", monkeypatch)
-
-
-@pytest.mark.parametrize("step", ["match_features", "consistency", "difference"])
+@pytest.mark.parametrize(
+    ("where", "step"),
+    [(comparing, "match_features"), (scoring, "consistency"), (scoring, "difference"), (job_module, "truth_of")],
+)
 def test_stop_works_while_scoring(
-    step: str, engine: Engine, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
+    where: ModuleType, step: str, engine: Engine, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = Job(request_for(), engine, Nobody())
+    clip = replace(request_for().clip, example="room_walk" if step == "truth_of" else "")
+    job = Job(request_for(source=clip), engine, Nobody())
 
     def stopping(*_: object) -> None:
         job.stop()
         _endless()
 
-    monkeypatch.setattr(comparing, step, stopping)
+    monkeypatch.setattr(where, step, stopping)
     job.work()
     assert job.report.phase == "stopped"
 

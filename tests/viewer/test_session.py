@@ -69,7 +69,7 @@ def test_a_press_that_arrives_after_the_end_starts_nothing(engine: Engine, reque
     with pytest.raises(InputError, match="ended"):
         session.start(request_for())
     assert not session.is_working
-    assert session._thread is None
+    assert session._threads == {}
 
 
 def test_a_machine_without_threads_left_wedges_no_tab(

@@ -61,6 +61,7 @@ class Ledger(TorchDispatchMode):
         return max(self.peaks.values())
 
     def enter(self, stage: str, phase: str | None = None) -> None:
+        """From here on work and memory belong to this stage."""
         self.stage, self.phase = stage, phase or stage
         self._look()
 

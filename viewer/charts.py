@@ -138,4 +138,5 @@ def _templates() -> Environment:
 
 
 def render(template: str, **values: object) -> str:
+    """A template of viewer/static filled in."""
     return _templates().get_template(template).render(**values)

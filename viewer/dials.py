@@ -21,10 +21,12 @@ class DialFace:
 
     @property
     def index(self) -> int:
+        """Number of the stop that the dial stands at."""
         return self.stops.index(self.value)
 
     @property
     def said(self) -> str:
+        """What that stop keeps, in words."""
         return self.kept[self.index]
 
 

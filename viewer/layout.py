@@ -38,6 +38,8 @@ class Choices:
 
 @dataclass(frozen=True)
 class SamplingInputs(Group):
+    """The inputs that choose frames and resolution."""
+
     max_frames: gr.Slider
     fps: gr.Dropdown
     model: gr.Dropdown
@@ -46,6 +48,8 @@ class SamplingInputs(Group):
 
 @dataclass(frozen=True)
 class ReductionInputs(Group):
+    """The inputs that choose the schedule."""
+
     mode: gr.Radio
     query_factor: gr.HTML
     kv_factor: gr.HTML

@@ -18,6 +18,8 @@ from viewer.state import (
 
 @dataclass(frozen=True)
 class ViewInputs(Group):
+    """The inputs that decide how clouds are drawn."""
+
     min_confidence_percentile: gr.Slider
     thousand_points: gr.Slider
     point_size: gr.Slider
@@ -28,6 +30,8 @@ class ViewInputs(Group):
 
 @dataclass(frozen=True)
 class Pane:
+    """One 3-D view with its heading."""
+
     heading: gr.HTML
     frame: gr.HTML
 

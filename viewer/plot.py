@@ -48,6 +48,8 @@ class Dot:
 
 @dataclass(frozen=True)
 class Tick:
+    """A mark of an axis: its place and what is written there."""
+
     place: float  # percent
     text: str
 

@@ -51,6 +51,7 @@ class Ablations:
         }
 
     def matched_on_queries(self, x: Tensor, layout: TokenLayout, layer: int) -> Reduction:
+        """Sources are matched to destinations by their queries, not by their tokens."""
         attn: Any = self.network.trunk.blocks[self.network.config.global_blocks[layer]].attn
         width = x.shape[-1]
         q = F.linear(x.to(attn.qkv.weight.dtype), attn.qkv.weight[:width], attn.qkv.bias[:width])
@@ -58,6 +59,7 @@ class Ablations:
         return self._reduction(plan_query_merge(q, layout, *self._merging(layer)), layout, layer)
 
     def same_cell(self, x: Tensor, layout: TokenLayout, layer: int) -> Reduction:
+        """Sources merge into the destination at the same place of the picture, whatever it shows."""
         factor, group = self._merging(layer)
         frame = torch.arange(layout.frames)
         target = frame - frame % group % factor
@@ -67,6 +69,7 @@ class Ablations:
         return self._reduction(MergePlan(slot.expand(len(x), -1), kept.nonzero()[:, 0]), layout, layer)
 
     def middle_destinations(self, x: Tensor, layout: TokenLayout, layer: int) -> Reduction:
+        """The middle of every `query_factor` frames is the destination, not the first."""
         factor, group = self._merging(layer)
         place = torch.arange(layout.frames) % group
         length = (layout.frames - torch.arange(layout.frames) + place).clamp_max(group)
@@ -74,16 +77,19 @@ class Ablations:
         return self._reduction(_merge_into(x, layout, middle[:, None].expand(-1, layout.patches), group), layout, layer)
 
     def staggered_destinations(self, x: Tensor, layout: TokenLayout, layer: int) -> Reduction:
+        """Which frame is the destination is staggered over the patches."""
         factor, group = self._merging(layer)
         place = torch.arange(layout.frames) % group
         chosen = (place[:, None] + torch.arange(layout.patches)) % factor == 0
         return self._reduction(_merge_into(x, layout, chosen, group), layout, layer)
 
     def mean_place(self, x: Tensor, layout: TokenLayout, layer: int) -> Reduction:
+        """A merged query stands at the mean place of its members, not at its destination's."""
         merged = plan_query_merge(x, layout, *self._merging(layer))
         return _AtMeanPlace(merged, self._kept(layout, layer))
 
     def staggered_context(self, x: Tensor, layout: TokenLayout, layer: int) -> Reduction:
+        """Which frame keeps a patch's keys/values is staggered over the patches."""
         factor = self.schedule.at(layer).kv_factor
         chosen = (torch.arange(layout.frames)[:, None] + torch.arange(layout.patches)) % factor == 0
         chosen[layout.reference] = True
@@ -91,6 +97,7 @@ class Ablations:
         return MergedAndPruned(plan_query_merge(x, layout, *self._merging(layer)), kept.nonzero()[:, 0])
 
     def averaged_context(self, x: Tensor, layout: TokenLayout, layer: int) -> Reduction:
+        """Keys/values are averaged over frames instead of pruned."""
         factor = self.schedule.at(layer).kv_factor
         context = plan_query_merge(x, layout, min(factor, 64), factor)
         return _AveragedContext(plan_query_merge(x, layout, *self._merging(layer)), None, context)

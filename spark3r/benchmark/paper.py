@@ -57,6 +57,7 @@ class Gpu:
 
     @property
     def bytes_per_second(self) -> float:
+        """Bandwidth of the memory as the data sheet has it."""
         return self.reached[-1] * self.bandwidth * 1e12
 
 

@@ -32,6 +32,7 @@ class Opened:
 
     @property
     def frame_count(self) -> int:
+        """How many frames there are, None where only decoding would tell."""
         return self.content.frame_count if isinstance(self.content, Video) else len(self.content.names)
 
 

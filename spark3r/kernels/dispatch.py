@@ -122,6 +122,7 @@ class SizeClass(NamedTuple):
 
     @classmethod
     def of(cls, q: Tensor, k: Tensor) -> SizeClass:
+        """The class of a call of attention with these queries [B, h, M, D] and keys [B, h, K, D]."""
         (batch, heads, _, width), kind = q.shape, q.device.type
         queries, keys = (
             min(most, _power_of_two(n)) for n, most in zip((q.shape[2], k.shape[2]), _MOST[kind], strict=True)

@@ -51,6 +51,7 @@ class TokenConfig:
 
     @property
     def special(self) -> int:
+        """Special tokens in front of the patches of a frame."""
         return self.camera + self.registers
 
 

@@ -56,6 +56,7 @@ class Source:
 
     @property
     def page(self) -> str:
+        """Where a person can read about the file."""
         return f"https://huggingface.co/{self.repository}"
 
     @property

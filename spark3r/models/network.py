@@ -83,6 +83,7 @@ class Network(nn.Module):
         return Prediction(depth, logit, cameras.pose, cameras.world_from_camera, intrinsics)
 
     def encode(self, images: Tensor) -> Encoded:  # [S, 3, H, W]
+        """Patch tokens of images [B, S, 3, H, W] in 0..1."""
         return self.encoder(images)
 
     def aggregate(
@@ -123,6 +124,7 @@ class Network(nn.Module):
         return self.dense_head(chosen, self.grid(height, width), skip)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Patches of a picture (rows, columns)."""
         return height // self.config.patch, width // self.config.patch
 
     def needed_side(self, height: int, width: int, resolution: int | None = None) -> int:
@@ -148,6 +150,7 @@ class Network(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the weights lie."""
         return self.trunk.special.device
 
     @property

@@ -34,14 +34,17 @@ class Parity:
 
     @property
     def worst_e(self) -> float:
+        """Largest max|x − ref| / max|ref| of all tensors."""
         return max(e for e, _ in self.errors.values())
 
     @property
     def worst_r(self) -> float:
+        """Largest rms(x − ref) / rms(ref) of all tensors."""
         return max(r for _, r in self.errors.values())
 
     @property
     def ok(self) -> bool:
+        """Whether both stay within the tolerance."""
         return self.worst_e <= LARGEST_ERROR and self.worst_r <= LARGEST_RMS_ERROR
 
     def to_json(self) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class Probe:
 
     @property
     def sensitive_layers(self) -> tuple[int, ...]:
+        """Numbers of the layers whose error grew beyond the limit."""
         return tuple(layer.layer for layer in self.layers if layer.sensitive)
 
     def schedule(self, num_frames: int) -> ReductionSchedule:

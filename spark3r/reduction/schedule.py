@@ -228,6 +228,7 @@ class ReductionSchedule:
         return f"{base} in {layers} {_ranges(self.sensitive_layers)} and {boosted} elsewhere"
 
     def to_json(self) -> str:
+        """All fields by name, as `from_json` reads them."""
         return json.dumps(asdict(self))
 
     @classmethod

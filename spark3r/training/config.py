@@ -54,6 +54,7 @@ class TrainingConfig:
     start_from: Path | None = None  # or from those of another size, as far as names and shapes agree
 
     def to_json(self) -> dict:
+        """All fields by name, paths as text."""
         return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
 
 

@@ -49,6 +49,7 @@ class Learner:
         return StepPlan(self.step, self.frames, step_frames(config, self.step + 1, progress) if renders_next else None)
 
     def state(self) -> dict:
+        """All that a later session needs to go on."""
         return {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
@@ -151,6 +152,7 @@ class Record:
         self.best = float("inf")
 
     def add(self, parts: dict[str, float]) -> None:
+        """Adds the losses of one step."""
         for name, value in parts.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.count += 1
@@ -243,4 +245,5 @@ def progress_at(config: TrainingConfig, learner: Learner) -> float:
 
 
 def facts(learner: Learner) -> dict[str, float]:
+    """Where the run stands: steps, minutes, clips."""
     return {"step": learner.step, "minutes": round(learner.minutes, 2), "clips": learner.clips_seen}

@@ -23,6 +23,7 @@ class Targets:
 
     @property
     def reference(self) -> int:
+        """Number of the reference frame."""
         return self.depth.shape[1] // 2
 
     def some(self, frames: slice) -> Targets:

@@ -27,6 +27,7 @@ class Validation:
     focal_error: float  # relative
 
     def to_json(self) -> dict[str, float]:
+        """The scores by name, rounded."""
         return {name: round(value, 4) for name, value in asdict(self).items()}
 
 

@@ -97,6 +97,7 @@ class MicroBatches:
         self.bounds = bounds
 
     def open(self, count: int) -> None:
+        """Lets workers take the micro-batches of a step."""
         with self.bounds.get_lock():
             self.bounds[0], self.bounds[1] = 0, count
 
@@ -114,6 +115,7 @@ class MicroBatches:
 
 
 def weights_of(network: nn.Module, supervision: nn.Module) -> list[nn.Parameter]:
+    """All weights that are trained, those of the auxiliary heads too."""
     return [*network.parameters(), *supervision.parameters()]
 
 

@@ -39,6 +39,7 @@ class Material:
 
     @staticmethod
     def size() -> int:
+        """How many numbers describe a material."""
         return len(Material().row())
 
 

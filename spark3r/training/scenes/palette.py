@@ -69,4 +69,5 @@ def varied(rng: Rng, colour: Colour, amount: float = 0.12) -> Colour:
 
 
 def salt(rng: Rng) -> float:
+    """A random number that tells one surface's noise from another's."""
     return float(rng.integers(1, 1_000_000))

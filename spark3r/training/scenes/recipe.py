@@ -50,6 +50,7 @@ class Recipe:
             ) from error
 
     def save(self, path: Path) -> None:
+        """Writes the recipe as JSON."""
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
 
@@ -78,6 +79,7 @@ class Stage:
 
     @staticmethod
     def of(recipe: Recipe) -> Stage:
+        """The scene and camera path that a recipe describes."""
         builder = rooms.scene(recipe.seed, recipe.scene)
         poses = path_of(recipe, builder).world_from_camera().astype(np.float32)
         return Stage(recipe, Scenes.stack([builder]), torch.from_numpy(poses))

@@ -35,6 +35,7 @@ class Scenes:
     ambient: Tensor  # [B, 3]
 
     def to(self, device: str | torch.device) -> Scenes:
+        """The same scenes on another device."""
         return Scenes(*(getattr(self, f.name).to(device) for f in fields(self)))
 
     def __len__(self) -> int:

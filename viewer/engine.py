@@ -11,6 +11,7 @@ from itertools import count
 from spark3r.errors import Cancelled, InputError
 from spark3r.models.checkpoints import list_models, load_model, named, needs_download, pick_device, pick_dtype, skeleton
 from spark3r.models.network import Network
+from viewer.uploads import Uploads
 
 MOST_WAITING = 4  # runs of one visitor in line
 REMEMBERED_VISITORS = 1000  # whose latest turn is known
@@ -159,3 +160,4 @@ class Engine:
 
     queue: RunQueue
     models: Models
+    uploads: Uploads | None = None  # None: nobody brings files

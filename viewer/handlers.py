@@ -93,6 +93,7 @@ class Handlers:
         """Files were dropped or taken away."""
         session = self._sessions.of(request.session_hash)
         paths = tuple(Path(path) for path in values[self._page.files] or ())
+        session.use(paths)
         if paths:
             name = paths[0].name if len(paths) == 1 else f"{len(paths)} files"
             self._choose(session, Clip(name, paths))
@@ -165,6 +166,7 @@ class Handlers:
 
     def _planned(self, session: Session, values: Values) -> Updates:
         page = self._page
+        session.use(Path(file) for file in [values[page.reduction.file]] if file)
         session.settings = {name: values[part] for name, part in page.settings.items()}
         model, mode = values[page.sampling.model], values[page.reduction.mode]
         card = planning.card(model)

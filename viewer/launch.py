@@ -36,6 +36,7 @@ class Arguments:
     allow_host: tuple[str, ...] = ()  # names besides this machine's own under which the page may be asked for
     allow_embedding: str | None = None  # the address of a site that may show the page in a frame
     allow_downloads: Literal["yes", "no"] | None = None  # visitors may fetch models; default: on this machine alone
+    upload_gib: tuple[float, float, float] = (4.0, 8.0, 32.0)  # of one file, of one visitor, of all together
     max_sessions: int = 32  # open tabs in all; a quarter of them from one address
 
 
@@ -72,6 +73,7 @@ def access_of(arguments: Arguments, port: int) -> Access:
     from viewer.guard import LOCAL_NAMES, Doors
     from viewer.server import Access
     from viewer.sessions import Limits
+    from viewer.uploads import Quota
 
     if arguments.max_sessions < 1:
         raise InputError(f"--max-sessions {arguments.max_sessions}: must be 1 or more.")
@@ -79,8 +81,11 @@ def access_of(arguments: Arguments, port: int) -> Access:
     names = [*arguments.allow_host, *(["*"] if arguments.share == "yes" else [])]  # the link's name is not known yet
     doors = Doors.of(arguments.host, names, credentials(arguments), arguments.allow_embedding or "'self'")
     may_download = alone if arguments.allow_downloads is None else arguments.allow_downloads == "yes"
+    quota = Quota(*(int(gib * 2**30) for gib in arguments.upload_gib))
+    if not 0 < quota.file <= quota.visitor <= quota.total:
+        raise InputError(f"--upload-gib {arguments.upload_gib}: name three sizes, of a file, of a visitor and of all.")
     limits = Limits(arguments.max_sessions, max(1, arguments.max_sessions // 4))
-    return Access(arguments.host, port, arguments.share == "yes", doors, may_download, limits)
+    return Access(arguments.host, port, arguments.share == "yes", doors, may_download, limits, quota)
 
 
 def credentials(arguments: Arguments) -> str | None:

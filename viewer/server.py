@@ -10,6 +10,7 @@ from pathlib import Path
 import gradio as gr
 import rich
 from gradio.themes import Base
+from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 
 from spark3r.examples import list_clips
@@ -25,17 +26,17 @@ from viewer.layout import USUAL, Choices, build
 from viewer.opening import Opening
 from viewer.patience import be_patient
 from viewer.proxy import pane_routes
+from viewer.receiving import upload_routes
 from viewer.request import Clip
 from viewer.run_handlers import RunHandlers
 from viewer.sessions import Limits, Sessions
 from viewer.showing import Showing
 from viewer.state import ExampleClip, ReductionSettings, SamplingSettings
 from viewer.timeline import timeline_routes
+from viewer.uploads import Quota, Uploads
 
 STYLES = ("style.css", "panes.css", "strip.css", "numbers.css")
 SCRIPTS = ("alive.js", "page.js", "panes.js", "strip.js")
-UPLOAD_LIMIT = "4gb"
-UPLOADS_KEPT_SECONDS = 24 * 3600
 THEME = Base(
     primary_hue="orange", neutral_hue="slate", radius_size="md", spacing_size="sm", text_size="md",
     font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"], font_mono=["ui-monospace", "monospace"],
@@ -70,6 +71,7 @@ class Access:
     doors: Doors = field(default_factory=Doors)
     may_download: bool = True  # visitors may choose models that are not on this disk
     limits: Limits = field(default_factory=Limits)
+    quota: Quota = field(default_factory=Quota)
 
 
 def serve(access: Access, model: str, wait: Callable[[], None]) -> None:
@@ -84,7 +86,8 @@ def running(access: Access, model: str) -> Iterator[Running]:
     """The page, started in a background thread; everything it holds ends with the `with`."""
     rich.get_console().quiet = True  # viser prints the inner address of every pane, which nobody should open
     be_patient()
-    engine = Engine(RunQueue(), Models(access.may_download))
+    uploads = Uploads(Path(get_upload_folder()), access.quota)
+    engine = Engine(RunQueue(), Models(access.may_download), uploads)
     if engine.models.at_hand(model) is None:
         engine.models.get(model)  # named on the command line: better to fail before the page is up
     opening = Opening(engine, *first_settings(model))
@@ -97,10 +100,12 @@ def running(access: Access, model: str) -> Iterator[Running]:
             inbrowser=False,
             theme=THEME, css_paths=[STATIC / name for name in STYLES],
             head="".join(f"<script>{(STATIC / name).read_text(encoding='utf-8')}</script>" for name in SCRIPTS),
-            footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False, max_file_size=UPLOAD_LIMIT,
+            footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False,
+            max_file_size=access.quota.file,
             app_kwargs={
                 "routes": [
                     *alive_routes(sessions),
+                    *upload_routes(uploads),
                     *pane_routes(sessions.server_of),
                     *download_routes(sessions.by_download_key),
                     *timeline_routes(sessions.timeline_of, sessions.choose_frame),
@@ -128,7 +133,6 @@ def page(engine: Engine, sessions: Sessions, model: str) -> gr.Blocks:
     choices = Choices(cards, models, model)
     with gr.Blocks(
         title="Spark3R", analytics_enabled=False, fill_width=True,
-        delete_cache=(3600, UPLOADS_KEPT_SECONDS),
     ) as demo:  # fmt: skip
         components = build(choices)
         showing = Showing(components)

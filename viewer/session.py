@@ -3,7 +3,7 @@
 import secrets
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -131,6 +131,11 @@ class Session:
             )
         return True
 
+    def use(self, files: Iterable[Path]) -> None:
+        """Files that the visitor brought are kept as long as the session."""
+        if self._engine.uploads is not None:
+            self._engine.uploads.use(files, self.key)
+
     def start(self, request: RunRequest, *, both: bool = False) -> None:
         """Begin a run in its own thread; `both`: measure the dense run again. Raises InputError while one is going."""
         self._begin(Job(request, self._engine, self, both=both))
@@ -216,3 +221,5 @@ class Session:
         for pane in self.panes.values():
             pane.server.stop()
         self._folder.cleanup()
+        if self._engine.uploads is not None:
+            self._engine.uploads.release(self.key)

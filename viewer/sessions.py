@@ -195,6 +195,8 @@ class Sessions:
                     due[page.session] = max(due.get(page.session, 0.0), page.due)
             for key in [key for key, when in due.items() if when <= now]:
                 self._end(key)
+            if self._engine.uploads is not None:
+                self._engine.uploads.tidy()
 
     def _end(self, key: str) -> None:
         with self._lock:

@@ -1,0 +1,67 @@
+"""Where the page sends visitors' files."""
+
+import errno
+from pathlib import Path
+
+from gradio.route_utils import upload_fn
+from gradio.routes import file_upload_statuses
+from starlette.concurrency import run_in_threadpool
+from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from spark3r.errors import InputError
+from spark3r.formatting import byte_count
+from viewer.uploads import DISK_FULL, Uploads
+
+
+def upload_routes(uploads: Uploads) -> list[BaseRoute]:
+    """POST /gradio_api/upload, in the place of gradio's own, which knows a limit per file alone."""
+
+    async def upload(request: Request) -> Response:
+        try:
+            announced = int(request.headers["content-length"])
+        except (KeyError, ValueError):
+            return PlainTextResponse("An upload must say how long it is.", status_code=411)
+        address = request.client.host if request.client else ""
+        try:
+            folder = await run_in_threadpool(uploads.begin, address, announced)
+        except InputError as error:
+            return PlainTextResponse(str(error), status_code=413)
+        try:
+            paths = await _received(request, folder, uploads.quota.file)
+            uploads.complete(folder)
+        except BaseException as error:  # the visitor may have left, or the app be ending
+            await run_in_threadpool(uploads.discard, folder)
+            answer = _answer(error, uploads.quota.file)
+            if answer is None:
+                raise
+            return answer
+        return JSONResponse(paths)
+
+    return [Route("/gradio_api/upload", upload, methods=["POST"])]
+
+
+async def _received(request: Request, folder: Path, most_bytes: int) -> list[str]:
+    upload_id = request.query_params.get("upload_id")
+    paths, _, _ = await upload_fn(
+        request, str(folder), most_bytes, upload_id, force_move=True,
+        upload_progress=file_upload_statuses if upload_id else None,
+    )  # fmt: skip
+    return [str(path) for path in paths]
+
+
+def _answer(error: BaseException, most_bytes: int) -> Response | None:
+    """What to say of an upload that failed; None for what is nobody's fault here."""
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=400)  # to nobody
+    if isinstance(error, MultiPartException) and "maximum allowed size" in error.message:
+        return PlainTextResponse(f"A file may take {byte_count(most_bytes)} at most.", status_code=413)
+    if isinstance(error, MultiPartException):
+        return PlainTextResponse("This is no form with files.", status_code=400)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return PlainTextResponse(DISK_FULL, status_code=507)
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return PlainTextResponse("The name of a file is too long: shorten it.", status_code=400)
+    return None

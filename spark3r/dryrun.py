@@ -6,6 +6,7 @@ looked at where most of it is held, at the last block of each kind.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -75,6 +76,9 @@ _SHORT = {"cpu": 20_000, "cuda": 80_000}  # tokens: more than any chunk, so that
 _MARGIN = 1.01  # for the small tables that one run leaves to the next
 
 
+_ALONE = threading.Lock()  # a skeleton is shared, and changed while it runs
+
+
 def peak_bytes(case: Case) -> int:
     """Bytes held at most; of a long clip scaled from two shorter ones, phase by phase: never too few."""
     if case.schedule.window and case.frames > case.schedule.window:
@@ -95,7 +99,8 @@ def peak_bytes(case: Case) -> int:
 
 @lru_cache(maxsize=256)
 def _peaks(case: Case) -> dict[str, int]:
-    return dry_run(case).peaks
+    with _ALONE:
+        return dry_run(case).peaks
 
 
 @lru_cache(maxsize=16)

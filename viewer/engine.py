@@ -4,13 +4,17 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
 
 from spark3r.errors import Cancelled, InputError
+from spark3r.estimate import estimate, needed_memory, network_size
+from spark3r.frames import SourceInfo, planned_frames
 from spark3r.models.checkpoints import list_models, load_model, named, needs_download, pick_device, pick_dtype, skeleton
 from spark3r.models.network import Network
+from viewer.memory import Memory
+from viewer.state import SamplingSettings
 from viewer.uploads import Uploads
 
 MOST_WAITING = 4  # runs of one visitor in line
@@ -161,3 +165,17 @@ class Engine:
     queue: RunQueue
     models: Models
     uploads: Uploads | None = None  # None: nobody brings files
+    memory: Memory = field(default_factory=Memory)
+
+
+def needed_bytes(info: SourceInfo, sampling: SamplingSettings, models: Models) -> int:
+    """Memory that a dense run of these frames asks for, beside a network that is loaded already; 0 for a file that was
+    not read yet. Raises InputError."""
+    count = planned_frames(info, sampling.max_frames, sampling.fps or None)
+    resolution = sampling.resolution or None
+    loaded = models.at_hand(sampling.model)
+    if loaded is None and all(card.name != sampling.model for card in list_models()):
+        return 0
+    if loaded is None:
+        return needed_memory(sampling.model, count, info.height, info.width, resolution)
+    return estimate(loaded, count, *network_size(loaded, info.height, info.width, resolution)).needed_bytes

@@ -15,7 +15,8 @@ from viewer.showing import Showing
 
 Told = TypeVar("Told")
 
-QUIET: dict[str, Any] = {"show_progress": "hidden"}
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # scripts have entrances of their own (scripting.py)
+QUIET: dict[str, Any] = {**PRIVATE, "show_progress": "hidden"}
 AT_ONCE: dict[str, Any] = {**QUIET, "concurrency_limit": None}  # the line that runs stand in is ours
 
 # What a page brings along: its own name, the session's key after a reload, and the settings in the address.
@@ -33,7 +34,7 @@ def wire(demo: gr.Blocks, page: Components, handlers: Handlers, runs: RunHandler
         plainly(handlers.opened), page.tab, [*told, *panes, *page.settings.values()], js=ARRIVAL, **QUIET
     )
     points = page.panes.view.thousand_points
-    demo.load(None, points, points, js=f"(chosen) => window.spark3r.points(chosen, {points.value})")
+    demo.load(None, points, points, js=f"(chosen) => window.spark3r.points(chosen, {points.value})", **PRIVATE)
     picked = page.examples.click(plainly(handlers.example_picked), None, told, **QUIET)
     dropped = page.files.change(plainly(handlers.files_changed), {page.files}, told, **QUIET)
     planned = [*handlers.plan_parts, *showing.parts]
@@ -54,13 +55,13 @@ def wire(demo: gr.Blocks, page: Components, handlers: Handlers, runs: RunHandler
 def _wire_runs(page: Components, handlers: Handlers, runs: RunHandlers, showing: Showing, settings: set[Any]) -> None:
     dials, planned = page.reduction, [*handlers.plan_parts, *showing.parts]
     page.run.click(runs.run, settings, showing.parts, **AT_ONCE)
-    page.stop.click(plainly(runs.stop), None, None, queue=False)
+    page.stop.click(plainly(runs.stop), None, None, queue=False, **PRIVATE)
     turned = gr.on(
         [dials.query_factor.release, dials.kv_factor.release], plainly(handlers.dial_turned), settings, dials.mode,
         trigger_mode="always_last", **QUIET,
     )  # fmt: skip
     moved = [dials.group_size.release, dials.kv_boost.release, dials.mode.input, dials.policy.input, dials.file.upload]
-    for event in (turned, gr.on(moved, None, None, None, queue=False)):
+    for event in (turned, gr.on(moved, None, None, None, queue=False, **PRIVATE)):
         event.then(plainly(handlers.settings_changed), settings, planned, **QUIET).then(
             runs.run_again, settings, showing.parts, trigger_mode="always_last", **AT_ONCE
         )

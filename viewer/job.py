@@ -27,7 +27,7 @@ from spark3r.reconstruction import Reconstruction
 from spark3r.reduction.schedule import ReductionSchedule
 from spark3r.stopping import stoppable
 from viewer.cache import Cache, truth_of
-from viewer.engine import Engine, RunQueue
+from viewer.engine import Engine, RunQueue, needed_bytes
 from viewer.request import RunRequest
 from viewer.runs import Against, KeptRun, Runs
 from viewer.scoring import missing_scores
@@ -84,7 +84,7 @@ class Job:
             self._tell(phase="failed", doing="", live={}, message=str(error))
         except Exception as error:
             log.exception("a run of %s failed", self._request.clip.name)
-            words = f"The run broke off ({type(error).__name__}: {error}); the app's log says where."
+            words = f"The run broke off ({type(error).__name__}); the app's log says where."
             self._tell(phase="failed", doing="", live={}, message=words)
         finally:  # whatever ends a thread, nobody waits for it
             self._tell(phase="failed", doing="", live={}, message="The run broke off; the app's log says where.")
@@ -111,9 +111,11 @@ class Job:
     def _prepare(self) -> tuple[Network, Frames, dict[str, float]]:
         """Everything a comparison needs, and the seconds that it took to get it."""
         clock = _Clock({IN_LINE: self._in_line_s})
+        self._ask_for_memory()  # before a download or a load …
         self._tell(phase="preparing", doing=f"Loading {self._request.sampling.model}")
         model = self._engine.models.get(self._request.sampling.model, self._count_bytes, self._cancel.is_set)
         clock.lap("loading the model")
+        self._ask_for_memory()  # … and now that the network is there
         self._tell(doing="Reading the clip", fraction=None)
         frames = self._visitor.cache.frames(self._request.input, lambda: self._read(model))
         clock.lap("reading")
@@ -121,6 +123,10 @@ class Job:
         self._check()
         self._tell(notes=frames.notes)
         return model, frames, clock.spent
+
+    def _ask_for_memory(self) -> None:
+        needed = needed_bytes(self._request.info, self._request.sampling, self._engine.models)
+        self._engine.memory.ask(needed, self._cancel.is_set, lambda words: self._tell(doing=words))
 
     def _read(self, model: Network) -> Frames:
         sampling = self._request.sampling

@@ -29,6 +29,7 @@ from viewer.proxy import pane_routes
 from viewer.receiving import upload_routes
 from viewer.request import Clip
 from viewer.run_handlers import RunHandlers
+from viewer.scripting import Scripting, offer
 from viewer.sessions import Limits, Sessions
 from viewer.showing import Showing
 from viewer.state import ExampleClip, ReductionSettings, SamplingSettings
@@ -117,9 +118,15 @@ def running(access: Access, model: str) -> Iterator[Running]:
     finally:
         opening.stop()
         sessions.close()
-        if demo.server is not None:
-            demo.server.force_exit = True  # what pages still stream ends now
-        demo.close(verbose=False)
+        _hang_up(demo)
+
+
+def _hang_up(demo: gr.Blocks) -> None:
+    """Close the port now, whatever pages still stream; what uvicorn would log of that is nobody's fault."""
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    if demo.server is not None:
+        demo.server.force_exit = True
+    demo.close(verbose=False)
 
 
 def page(engine: Engine, sessions: Sessions, model: str) -> gr.Blocks:
@@ -137,6 +144,7 @@ def page(engine: Engine, sessions: Sessions, model: str) -> gr.Blocks:
         components = build(choices)
         showing = Showing(components)
         handlers = Handlers(components, sessions, engine, clips, cards, showing)
+        offer(Scripting(engine))
         wire(demo, components, handlers, RunHandlers(components, sessions, engine, handlers, showing), showing)
     return demo
 

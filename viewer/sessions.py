@@ -15,6 +15,7 @@ from viser import ViserServer
 
 from spark3r.errors import InputError
 from viewer.engine import Engine
+from viewer.memory import give_back
 from viewer.opening import Opening
 from viewer.session import ENDED, Session
 from viewer.timeline import Timeline
@@ -71,6 +72,7 @@ class Sessions:
         self._hashes: dict[str, str] = {}  # gradio's hash of a loaded page → key
         self._pages: dict[str, _Page] = {}  # by the name that a page gives itself
         self._lock = threading.Lock()
+        engine.memory.held = self.held_bytes
         self._ended = threading.Event()
         self._reaper = threading.Thread(target=self._reap, name="spark3r-reaper", daemon=True)
         self._reaper.start()
@@ -162,6 +164,10 @@ class Sessions:
         for key in list(self._open):
             self._end(key)
 
+    def held_bytes(self) -> int:
+        """What the results that open sessions keep take."""
+        return sum(run.bytes for session in list(self._open.values()) for run in session.runs.values())
+
     def __len__(self) -> int:
         return len(self._open)
 
@@ -206,5 +212,6 @@ class Sessions:
         if session is not None:
             try:
                 session.close()
+                give_back()
             except Exception:  # one tab's trouble must not keep the others from being tidied
                 log.exception("a session did not end cleanly")

@@ -109,7 +109,7 @@ class Uploads:
             old = [name for name, each in kept if each.is_complete and not each.users and each.idle_since < due]
         self._remove(old)
         for path in self._folder.iterdir():  # gradio makes an empty file each time it looks at one
-            if path.is_file() and not path.is_symlink() and path.stat().st_size == 0:
+            if path.is_file() and path.stat().st_size == 0:
                 path.unlink(missing_ok=True)
 
     def _names(self, paths: Iterable[Path]) -> set[str]:

@@ -229,8 +229,9 @@ def test_the_unexpected_is_shown_and_logged(
     with caplog.at_level(logging.ERROR):
         job.work()
     assert job.report.phase == "failed"
-    assert "the pane fell off" in job.report.message
-    assert "Traceback" in caplog.text
+    assert "RuntimeError" in job.report.message
+    assert "fell off" not in job.report.message  # words of libraries may name paths
+    assert "the pane fell off" in caplog.text
 
 
 def test_a_sweep_fills_the_grid_and_skips_what_is_known(engine: Engine, request_for: RequestFor) -> None:

@@ -1,13 +1,18 @@
 """What a run would be, said before it is one."""
 
 import re
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from spark3r import dryrun
 from spark3r.errors import InputError
 from spark3r.examples import footage_note, list_clips
 from spark3r.models.checkpoints import list_models
@@ -101,3 +106,25 @@ def test_a_look_shows_a_few_frames(clip: Clip) -> None:
 def test_a_look_at_something_else_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"notes\.mp4"):
         look_at(Clip("notes.mp4", (some_file(tmp_path, "notes.mp4"),)))
+
+
+def test_visitors_who_plan_at_once_do_not_meet_in_one_skeleton(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is changed while memory is counted."""
+    inside, most = Counter(), []
+
+    def dry(case: object) -> SimpleNamespace:
+        inside["now"] += 1
+        most.append(inside["now"])
+        time.sleep(0.02)
+        inside["now"] -= 1
+        return SimpleNamespace(peaks={"all": 1})
+
+    monkeypatch.setattr(dryrun, "dry_run", dry)
+    dryrun._peaks.cache_clear()
+    threads = [threading.Thread(target=dryrun._peaks, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    dryrun._peaks.cache_clear()
+    assert most == [1, 1, 1, 1]

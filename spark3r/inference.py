@@ -141,7 +141,7 @@ class Run:
             del tokens
             cameras = self.network.cameras(taps, *self.size, self.clip)
             with self._together():
-                depth, confidence, intrinsics = self._densify(taps, skip)
+                depth, confidence, intrinsics = self._densify(taps, skip, cameras.scale)
             if cameras.intrinsics is not None:
                 intrinsics = self.clip.own(cameras.intrinsics)[0].float().cpu().numpy()
         height, width = self.frames.images.shape[1:3]
@@ -228,7 +228,9 @@ class Run:
         with self.meter.watching(self.network.trunk.blocks, scopes, before_block):
             return self.network.aggregate(tokens, self.layout, plan, clip=self.clip)
 
-    def _densify(self, taps: Taps, skip: Tensor | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _densify(
+        self, taps: Taps, skip: Tensor | None, scale: Tensor | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Depth and confidence [S, H, W] float32, and intrinsics [S, 3, 3] where the dense head finds them, moved off
         the device as they are made."""
         depth = np.empty((len(self.frames), *self.size), np.float32)
@@ -236,7 +238,8 @@ class Run:
         intrinsics = np.empty((len(self.frames), 3, 3), np.float32)
         for chunk in self._chunks("heads", head_frames(self.size[0] * self.size[1])):
             with self.meter.stage("heads"):
-                dense = self.network.dense(taps, None if skip is None else skip[chunk], chunk, *self.size)
+                fine = None if skip is None else skip[chunk]
+                dense = self.network.dense(taps, fine, chunk, *self.size, scale)
                 depth[chunk] = dense.depth.cpu().numpy()
                 confidence[chunk] = torch.sigmoid(dense.confidence_logit).cpu().numpy()
                 if dense.intrinsics is not None:

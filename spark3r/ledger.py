@@ -232,7 +232,7 @@ def _arithmetic(packet: Any, args: Any, kwargs: Any, ins: list[Tensor], out: Any
     """The unit that an op runs on and its floating-point operations (0 for all but products)."""
     if packet not in flop_registry:
         return "float32", 0
-    flop = flop_registry[packet](*args, **kwargs, out_val=out)
+    flop = flop_registry[packet](*args, **kwargs, out_val=out, out=out)  # torch 2.3 knows it as `out`
     if "attention" in str(packet) and ins[0].dtype in _HALF:
         return "attention", flop
     if ins[0].dtype in _HALF:

@@ -147,6 +147,10 @@ class Pi3(nn.Module):
         return x
 
 
+class Pi3X(Pi3):
+    """Its trunk is π³'s; what may condition it stays outside of the global layers."""
+
+
 class Backbone(nn.Module):
     """Puts the last frame first from block `alt_start` on, as reference selection would."""
 

@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -37,10 +38,17 @@ from spark3r.models.converter import Converter
 from spark3r.models.families import da3, omega, pi3, vggt
 from spark3r.models.network import Network
 from spark3r.models.registry import host_of
+from spark3r.parity.sizes import BUILDERS
 from spark3r.reduction import SchedulePlanner
 
 WIDTH, HEADS, DEPTH = 384, 6, 4  # of the small builds: a ViT-S
 DPT: dict[str, Any] = {"features": 64, "out_channels": [48, 96, 192, 384]}
+PI3X: dict[str, Any] = {
+    "patch_size": 14, "img_size": 518, "embed_dim": WIDTH, "num_heads": HEADS, "depth": 2 * DEPTH,
+    "encoder_depth": 12, "encoder_num_heads": HEADS, "encoder_num_register_tokens": 4, "num_register_tokens": 5,
+    "head_depth": 2, "head_num_heads": HEADS, "head_embed_dim": WIDTH, "head_out_dim": WIDTH, "camera_dim": 192,
+    "upsampling": [64, 32, 32], "metric_depth": 2, "metric_num_heads": 3, "metric_embed_dim": 192,
+}  # fmt: skip
 CLIPS = ((1, (3, 5)), (2, (4, 3)), (7, (3, 5)), (23, (3, 4)))  # (frames, patches), one after the other
 TIMED = (64, (4, 6))
 STRONG = ReductionSchedule(query_factor=2, kv_factor=8)
@@ -49,12 +57,12 @@ IMAGENET = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
 
 @dataclass(frozen=True)
 class Case:
-    """One official class: how it is built small, and our config and converter for its weights, if we have the model."""
+    """One official class: how it is built small, and our config and converter for its weights."""
 
     repository: str
     source: str  # the folder of the checkout that holds the package
     build: Callable[[], nn.Module]
-    ours: Callable[[], tuple[ModelConfig, Converter]] | None
+    ours: Callable[[], tuple[ModelConfig, Converter]]
     depth: Callable[[Any], Tensor]  # of its output, [B, S, H, W]
     takes_normalised: bool = False
 
@@ -73,13 +81,48 @@ def _pi3() -> nn.Module:
     return module.Pi3(decoder_size="small")
 
 
-def _pi3x() -> nn.Module:
-    """Its sizes are written into the class; only the numbers of blocks can be cut."""
+def pi3x_of(facts: dict[str, Any]) -> nn.Module:
+    """The official Pi3X without what conditions it, its sizes, which are written into the class, exchanged for these;
+    `facts` are named as in the parity oracles."""
     module = importlib.import_module("pi3.models.pi3x")
-    backbones = importlib.import_module("pi3.models.dinov2.hub.backbones")
-    module.dinov2_vitl14_reg = lambda **given: _shortened(backbones.dinov2_vitl14_reg(**given), "blocks")  # pyright: ignore[reportAttributeAccessIssue]
-    module.range = lambda count: range(min(count, 2 * DEPTH))  # pyright: ignore[reportAttributeAccessIssue]
-    return module.Pi3X(use_multimodal=False)
+    width, decoded, metric = facts["embed_dim"], facts["head_out_dim"], facts["metric_embed_dim"]
+    outputs = {1024: decoded, 512: facts["camera_dim"]}
+    decoder = {"dec_embed_dim": facts["head_embed_dim"], "dec_num_heads": facts["head_num_heads"]}
+    of_metric = {"out_dim": metric, "dec_embed_dim": metric, "dec_num_heads": facts["metric_num_heads"]}
+    small: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+        "BlockRope": lambda given: {"dim": width, "num_heads": facts["num_heads"]},
+        "TransformerDecoder": lambda given: {
+            "in_dim": 2 * width, "out_dim": outputs[given["out_dim"]], "depth": facts["head_depth"], **decoder,
+        },
+        "ContextOnlyTransformerDecoder": lambda given: {
+            "in_dim": 2 * width, "depth": facts["metric_depth"], **of_metric,
+        },
+        "ConvHead": lambda given: {"dim_in": decoded, "dim_proj": decoded, "dim_upsample": facts["upsampling"]},
+        "CameraHead": lambda given: {"dim": facts["camera_dim"]},
+    }  # fmt: skip
+
+    def exchanged(make: Callable[..., nn.Module], sizes: Callable[[dict[str, Any]], dict[str, Any]]):
+        return lambda **given: make(**{**given, **sizes(given)})
+
+    changes = {name: exchanged(getattr(module, name), sizes) for name, sizes in small.items()}
+    with mock.patch.multiple(module, dinov2_vitl14_reg=lambda **_: _pi3_encoder(facts), **changes):
+        model = module.Pi3X(use_multimodal=False)
+    model.decoder = model.decoder[: facts["depth"]]
+    model.dec_embed_dim = width
+    model.register_token = nn.Parameter(torch.zeros(1, 1, facts["num_register_tokens"], width))
+    model.metric_token = nn.Parameter(torch.zeros(1, 1, 2 * width))
+    model.metric_head = nn.Linear(metric, 1)
+    return model
+
+
+def _pi3_encoder(facts: dict[str, Any]) -> nn.Module:
+    module = importlib.import_module("pi3.models.dinov2.models.vision_transformer")
+    sizes = {"img_size": facts["img_size"], "embed_dim": facts["embed_dim"], "depth": facts["encoder_depth"]}
+    return module.DinoVisionTransformer(
+        **sizes, num_heads=facts["encoder_num_heads"], patch_size=14, init_values=1.0, block_chunks=0,
+        num_register_tokens=facts["encoder_num_register_tokens"], interpolate_antialias=True, interpolate_offset=0.0,
+        block_fn=partial(module.Block, attn_class=module.MemEffAttention),
+    )  # fmt: skip
 
 
 def _shortened(encoder: nn.Module, name: str) -> nn.Module:
@@ -135,7 +178,10 @@ def _our_omega() -> tuple[ModelConfig, Converter]:
 CASES = {
     "vggt": Case("facebookresearch/vggt", ".", _vggt, _our_vggt, lambda out: out["depth"][..., 0]),
     "pi3": Case("yyfz/Pi3", ".", _pi3, _our_pi3, lambda out: out["local_points"][..., 2]),
-    "pi3x": Case("yyfz/Pi3", ".", _pi3x, None, lambda out: out["local_points"][..., 2]),
+    "pi3x": Case(
+        "yyfz/Pi3", ".", partial(pi3x_of, PI3X), partial(BUILDERS["pi3x"], PI3X),
+        lambda out: out["local_points"][..., 2],
+    ),
     "da3": Case(
         "ByteDance-Seed/Depth-Anything-3", "src", _da3, lambda: (da3.DA3_SMALL, da3.converter_of(da3.DA3_SMALL)),
         lambda out: out["depth"], takes_normalised=True,
@@ -204,8 +250,6 @@ def against_ours(
     case: Case, state: dict[str, Tensor], images: Tensor, dense: Tensor, reduced: Tensor
 ) -> dict[str, Any]:
     """Largest difference of depth between the official code and our own network, over the largest depth."""
-    if case.ours is None:
-        return {"dense_against_ours": None, "reduced_against_ours": None}
     config, converter = case.ours()
     network = Network(config).eval()
     fill(network, converter.translate(copy.copy(state), config), case.repository)
@@ -251,6 +295,14 @@ def _global_attention_ms(model: nn.Module, images: Tensor) -> float:
     return 1000 * sum(spent)
 
 
+def checkout(given: str) -> tuple[str, str]:
+    """NAME=PATH or NAME=PATH@COMMIT, whose code can be imported from here on → name and commit."""
+    name, _, place = given.partition("=")
+    path, _, commit = place.partition("@")
+    sys.path.insert(0, str(Path(path) / CASES[name].source))
+    return name, commit or subprocess.check_output(["git", "-C", path, "rev-parse", "HEAD"], text=True).strip()
+
+
 def main() -> int:
     """Writes one row per class; 1 if one is not as it should be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -260,10 +312,7 @@ def main() -> int:
     torch.set_num_threads(1)
     rows = []
     for given in arguments.checkouts:
-        name, _, place = given.partition("=")
-        path, _, commit = place.partition("@")
-        commit = commit or subprocess.check_output(["git", "-C", path, "rev-parse", "HEAD"], text=True).strip()
-        sys.path.insert(0, str(Path(path) / CASES[name].source))
+        name, commit = checkout(given)
         with torch.inference_mode():
             row = measured(name, CASES[name], commit)
         print(json.dumps(row, ensure_ascii=False))

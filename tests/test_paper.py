@@ -115,7 +115,7 @@ def test_a_planner_that_waits_is_found_in_a_whole_run(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("word", WORDS)
-@pytest.mark.parametrize("family", ["vggt", "pi3", "da3-small", "vggt-omega", "mini"])
+@pytest.mark.parametrize("family", ["vggt", "pi3", "pi3x", "da3-small", "vggt-omega", "mini"])
 def test_no_family_and_no_policy_waits_or_mixes_devices(family: str, word: str):
     config = named(family).config
     size = (6 * config.patch, 8 * config.patch)

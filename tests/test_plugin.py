@@ -15,8 +15,8 @@ from spark3r import InputError, ReductionSchedule, accelerate, plugin
 from spark3r.attention import Reduction
 from tests import hosts, reference
 
-FAMILIES = [hosts.VGGT, hosts.Pi3, hosts.DepthAnything3, hosts.DepthAnything3Net, hosts.VGGTOmega]
-GLOBAL_LAYERS = {"VGGT": 3, "Pi3": 2, "DepthAnything3": 2, "DepthAnything3Net": 2, "VGGTOmega": 2}
+FAMILIES = [hosts.VGGT, hosts.Pi3, hosts.Pi3X, hosts.DepthAnything3, hosts.DepthAnything3Net, hosts.VGGTOmega]
+GLOBAL_LAYERS = {"VGGT": 3, "Pi3": 2, "Pi3X": 2, "DepthAnything3": 2, "DepthAnything3Net": 2, "VGGTOmega": 2}
 STRONG = ReductionSchedule(query_factor=3, kv_factor=4, group_size=6)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -129,7 +130,7 @@ class TokenCamera:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """π³: a few plain blocks inside each frame between the trunk and a head."""
+    """π³: a few plain blocks between the trunk and a head."""
 
     depth: int = 5
     heads: int = 16
@@ -171,10 +172,17 @@ class Dpt:
 
 @dataclass(frozen=True)
 class PointDense:
-    """π³: decoded patch tokens, each spread to its pixels' points."""
+    """π³: decoded patch tokens, each spread to its pixels' points.
+
+    upsampling         channels of the maps at 2, 4, … times the grid, through which convolutions enlarge what was
+                       decoded; (): a linear layer writes all pixels of a patch at once
+    largest_log_depth  what is said beyond it counts as this
+    """
 
     decoder: DecoderConfig = DecoderConfig()
     width: int = 1024
+    upsampling: tuple[int, ...] = ()
+    largest_log_depth: float = math.inf
 
 
 EncoderConfig = StemConfig | VitConfig
@@ -197,6 +205,7 @@ class ModelConfig:
     camera: CameraConfig
     dense: DenseConfig
     points: Dpt | None = None  # VGGT: a second dense head, for points in the world
+    metric: DecoderConfig | None = None  # Pi3X: what looks at the whole clip to say how many metres a unit is
     tokens: TokenConfig = field(default_factory=TokenConfig)
     sensitive_layers: tuple[int, ...] | None = None  # global layers that bear less pruning
 
@@ -230,12 +239,12 @@ def config_from_json(text: str) -> ModelConfig:
     return ModelConfig(**_tuples(values))
 
 
-_TYPED = ("encoder", "camera", "dense", "points")
+_TYPED = ("encoder", "camera", "dense", "points", "metric")
 _TYPES = {
     kind.__name__: kind
     for kind in (
         StemConfig, VitConfig, MlpCamera, RefiningCamera, RegisterCamera, TokenCamera, PatchCamera, StemDense, Dpt,
-        PointDense,
+        PointDense, DecoderConfig,
     )
 }  # fmt: skip
 

@@ -14,9 +14,10 @@ from spark3r.models import preprocess
 from spark3r.models.blocks import initialise
 from spark3r.models.config import ModelConfig
 from spark3r.models.encoder import Encoded, StemEncoder, VitEncoder
-from spark3r.models.heads.camera import CameraHead, Cameras
+from spark3r.models.heads.camera import CameraHead, Cameras, rigid
 from spark3r.models.heads.dense import Dense, DenseHead
 from spark3r.models.heads.dpt import DptHead
+from spark3r.models.heads.metric import MetricHead
 from spark3r.models.heads.points import PatchCameraHead, PointHead
 from spark3r.models.heads.pose import RefiningCameraHead, RegisterCameraHead, TokenCameraHead
 from spark3r.models.trunk import Trunk
@@ -66,6 +67,8 @@ class Network(nn.Module):
         self.dense_head = _part(config, config.dense)
         if config.points is not None:
             self.point_head = DptHead(config, config.points, outputs=4)
+        if config.metric is not None:
+            self.metric_head = MetricHead(config, config.metric)
 
     def forward(self, images: Tensor, plan: Planner = dense) -> Prediction:
         """images [B, S, 3, H, W] in [0, 1], H and W multiples of the patch."""
@@ -74,7 +77,7 @@ class Network(nn.Module):
         layout = self.trunk.layout(frames, self.grid(height, width))
         taps = self.aggregate(encoded.patches, layout, plan)
         cameras = self.cameras(taps, height, width)
-        answer = self.dense(taps, encoded.skip, slice(None), height, width)
+        answer = self.dense(taps, encoded.skip, slice(None), height, width, cameras.scale)
         depth, logit, intrinsics = (None if x is None else x.unflatten(0, (batch, frames)) for x in answer)
         intrinsics = cameras.intrinsics if intrinsics is None else intrinsics
         assert depth is not None
@@ -109,19 +112,32 @@ class Network(nn.Module):
 
     def cameras(self, taps: Taps, height: int, width: int, clip: WholeClip = WHOLE_CLIP) -> Cameras:
         """Of all frames of the clip, from the special tokens of the last tap (π³: of each frame from its patches)."""
-        if isinstance(self.config.camera, configs.PatchCamera):
-            pose, world_from_camera, intrinsics = self.camera_head(taps.camera, (height, width))
-            return Cameras(
-                clip.gather(pose),
-                clip.gather(world_from_camera),
-                None if intrinsics is None else clip.gather(intrinsics),
-            )
-        return self.camera_head(clip.gather(taps.camera), (height, width))
+        if not isinstance(self.config.camera, configs.PatchCamera):
+            return self.camera_head(clip.gather(taps.camera), (height, width))
+        pose, world_from_camera, _, _ = self.camera_head(taps.camera, (height, width))
+        pose, world_from_camera = clip.gather(pose), clip.gather(world_from_camera)
+        if self.config.metric is None:
+            return Cameras(pose, world_from_camera, None)
+        scale = self.metric_head(taps.camera, self.grid(height, width), clip)
+        rotation, centre = world_from_camera[..., :3, :3], world_from_camera[..., :3, 3]
+        return Cameras(pose, rigid(rotation, centre * scale[:, None, None]), None, scale)
 
-    def dense(self, taps: Taps, skip: Tensor | None, frames: slice, height: int, width: int) -> Dense:
+    def dense(
+        self,
+        taps: Taps,
+        skip: Tensor | None,
+        frames: slice,
+        height: int,
+        width: int,
+        scale: Tensor | None = None,  # [B], as `cameras` says it
+    ) -> Dense:
         """Depth and confidence of some frames; skip holds the encoder's fine features of the same frames."""
         chosen = [tap.flatten(0, 1)[frames].to(self.device, non_blocking=True) for tap in taps.dense]
-        return self.dense_head(chosen, self.grid(height, width), skip)
+        answer: Dense = self.dense_head(chosen, self.grid(height, width), skip)
+        if scale is None:
+            return answer
+        of_frames = scale.repeat_interleave(taps.dense[0].shape[1])[frames]
+        return answer._replace(depth=answer.depth * of_frames[:, None, None])
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Patches of a picture (rows, columns)."""

@@ -6,12 +6,12 @@ from torch import nn
 
 from spark3r.errors import CheckpointError, InputError
 from spark3r.installation import assets
-from spark3r.models.families import da3, mini, omega, pi3, vggt
+from spark3r.models.families import da3, mini, omega, pi3, pi3x, vggt
 from spark3r.models.family import Entry, Family, Host, ModelCard, Shapes
 
 WEIGHTS = assets("weights")
 
-FAMILIES: tuple[Family, ...] = (mini.FAMILY, da3.FAMILY, vggt.FAMILY, pi3.FAMILY, omega.FAMILY)
+FAMILIES: tuple[Family, ...] = (mini.FAMILY, da3.FAMILY, vggt.FAMILY, pi3.FAMILY, pi3x.FAMILY, omega.FAMILY)
 ENTRIES: dict[str, Entry] = {entry.card.name: entry for family in FAMILIES for entry in family.entries}
 _FINDERS = {name: find for family in FAMILIES for name, find in family.hosts.items()}
 

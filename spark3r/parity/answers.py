@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from spark3r.models.config import RegisterCamera
 from spark3r.models.heads.camera import Cameras
+from spark3r.models.heads.dense import Dense
 from spark3r.models.heads.dpt import DptHead
 from spark3r.models.heads.points import PointHead
 from spark3r.models.network import Network, Taps
@@ -28,17 +29,23 @@ _TRUNK = {
     "mid.encoder_block0": ("encoder.blocks.0", "output"),
 }
 _DPT = {"level4": ("fusions.levels.3", "output"), "fused": ("ending.narrow", "output")}
+_PI3 = {
+    "mid.point_decoder": ("dense_head.point_decoder.out", "output"),
+    "mid.conf_decoder": ("dense_head.confidence_decoder.out", "output"),
+    "mid.camera_decoder": ("camera_head.decoder.out", "output"),
+    "mid.camera_t": ("camera_head.pose.translation", "output"),
+    "mid.camera_rot9": ("camera_head.pose.rotation", "output"),
+}
 _VIEWS: dict[str, dict[str, tuple[str, str]]] = {
     "vggt": _TRUNK
     | {f"mid.depth_head_{name}": (f"dense_head.{part}", end) for name, (part, end) in _DPT.items()}
     | {f"mid.point_head_{name}": (f"point_head.{part}", end) for name, (part, end) in _DPT.items()},
-    "pi3": _TRUNK
+    "pi3": _TRUNK | _PI3,
+    "pi3x": _TRUNK
+    | _PI3
     | {
-        "mid.point_decoder": ("dense_head.point_decoder.out", "output"),
-        "mid.conf_decoder": ("dense_head.confidence_decoder.out", "output"),
-        "mid.camera_decoder": ("camera_head.decoder.out", "output"),
-        "mid.camera_t": ("camera_head.pose.translation", "output"),
-        "mid.camera_rot9": ("camera_head.pose.rotation", "output"),
+        "mid.point_maps": ("dense_head.point.levels.2", "output"),
+        "mid.metric_decoder": ("metric_head.out", "output"),
     },
     "vggt_omega": _TRUNK
     | {
@@ -179,19 +186,30 @@ def _vggt(answer: _Answer) -> Values:
 
 
 def _pi3(answer: _Answer) -> Values:
-    taps = [tap.flatten(0, 1) for tap in answer.taps.dense]
-    dense = answer.network.dense(answer.taps, None, slice(None), *answer.size)
-    head = answer.network.dense_head
-    assert isinstance(head, PointHead)
-    ray, log_depth = head.rays(taps, answer.network.grid(*answer.size))
-    depth = log_depth.exp()[:, None]
-    local = answer.framed(torch.cat((ray * depth, depth), dim=1).movedim(1, -1))
+    ray, dense = _rays(answer)
+    local = answer.framed(torch.cat((ray, torch.ones_like(ray[:, :1])), dim=1) * dense.depth[:, None]).movedim(2, -1)
     return {
         "out.local_points": local,
         "out.points": _to_world(local, answer.cameras.world_from_camera),
         "out.conf": answer.framed(dense.confidence_logit)[..., None],
         "out.camera_poses": answer.cameras.world_from_camera,
     }
+
+
+def _pi3x(answer: _Answer) -> Values:
+    ray, _ = _rays(answer)
+    assert answer.cameras.scale is not None
+    direction = torch.cat((ray, torch.ones_like(ray[:, :1])), dim=1)
+    rays = answer.framed(torch.nn.functional.normalize(direction, dim=1)).movedim(2, -1)
+    return {**_pi3(answer), "out.metric": answer.cameras.scale, "out.rays": rays}
+
+
+def _rays(answer: _Answer) -> tuple[Tensor, Dense]:
+    """x/z and y/z of every pixel's point, [B·S, 2, H, W], and what the dense head says."""
+    head, size = answer.network.dense_head, answer.size
+    assert isinstance(head, PointHead)
+    ray, _ = head.rays([tap.flatten(0, 1) for tap in answer.taps.dense], answer.network.grid(*size))
+    return ray, answer.network.dense(answer.taps, None, slice(None), *size, answer.cameras.scale)
 
 
 def _vggt_omega(answer: _Answer) -> Values:
@@ -232,6 +250,7 @@ def _da3(answer: _Answer) -> Values:
 _OUTPUTS: dict[str, Callable[[_Answer], Values]] = {
     "vggt": _vggt,
     "pi3": _pi3,
+    "pi3x": _pi3x,
     "vggt_omega": _vggt_omega,
     "da3": _da3,
 }

@@ -10,6 +10,7 @@ from spark3r.models.converter import Converter
 from spark3r.models.families import da3 as da3_family
 from spark3r.models.families import omega as omega_family
 from spark3r.models.families import pi3 as pi3_family
+from spark3r.models.families import pi3x as pi3x_family
 from spark3r.models.families import vggt as vggt_family
 
 Facts = dict[str, Any]
@@ -38,16 +39,25 @@ def _vggt(facts: Facts) -> tuple[ModelConfig, Converter]:
     return config, vggt_family.CONVERTER
 
 
-def _pi3(facts: Facts) -> tuple[ModelConfig, Converter]:
-    config = pi3_family.pi3(
+def _pi3_sizes(facts: Facts) -> dict[str, Any]:
+    return {
         **_sizes(facts),
-        registers=facts["num_register_tokens"],
-        encoder=_encoder(facts, block=vggt_family.ENCODER_BLOCK, stores_normalisation=True),
-        decoder=DecoderConfig(facts["head_depth"], facts["head_num_heads"], facts["head_embed_dim"]),
-        dense_width=facts["head_out_dim"],
-        camera_width=facts["camera_dim"],
-    )
-    return config, pi3_family.CONVERTER
+        "registers": facts["num_register_tokens"],
+        "encoder": _encoder(facts, block=vggt_family.ENCODER_BLOCK, stores_normalisation=True),
+        "decoder": DecoderConfig(facts["head_depth"], facts["head_num_heads"], facts["head_embed_dim"]),
+        "dense_width": facts["head_out_dim"],
+        "camera_width": facts["camera_dim"],
+    }
+
+
+def _pi3(facts: Facts) -> tuple[ModelConfig, Converter]:
+    return pi3_family.pi3(**_pi3_sizes(facts)), pi3_family.CONVERTER
+
+
+def _pi3x(facts: Facts) -> tuple[ModelConfig, Converter]:
+    metric = DecoderConfig(facts["metric_depth"], facts["metric_num_heads"], facts["metric_embed_dim"])
+    config = pi3x_family.pi3x(**_pi3_sizes(facts), upsampling=tuple(facts["upsampling"]), metric=metric)
+    return config, pi3x_family.CONVERTER
 
 
 def _omega(facts: Facts) -> tuple[ModelConfig, Converter]:
@@ -80,6 +90,7 @@ def _da3(facts: Facts) -> tuple[ModelConfig, Converter]:
 BUILDERS: dict[str, Callable[[Facts], tuple[ModelConfig, Converter]]] = {
     "vggt": _vggt,
     "pi3": _pi3,
+    "pi3x": _pi3x,
     "da3": _da3,
     "vggt_omega": _omega,
 }

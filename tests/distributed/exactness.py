@@ -16,7 +16,7 @@ from spark3r.reduction import ReductionSchedule, SchedulePlanner
 from spark3r.tokens import WHOLE_CLIP, WholeClip, split_frames
 from tests.distributed.oracles import tiny_network
 
-FAMILIES = ("mini", "vggt", "pi3", "da3", "vggt_omega")
+FAMILIES = ("mini", "vggt", "pi3", "pi3x", "da3", "vggt_omega")
 SCHEDULES = ("off", "2x4", "uniform:4", "grid:2x4", "anchor:4", "register")
 FRAMES, GROUP = 11, 3  # groups of 3, 3, 3 and 2: uneven on every number of ranks
 GOLDEN = Path(__file__).parents[1] / "golden" / "parity"
@@ -59,5 +59,6 @@ def _run(network: Network, images: Tensor, plan: SchedulePlanner, clip: WholeCli
     planner: Planner = clip.across(plan, whole)
     encoded = network.encode(images)
     taps = network.aggregate(encoded.patches, clip.part_of(whole), planner, clip=clip)
-    dense = network.dense(taps, encoded.skip, slice(None), *size)
-    return network.cameras(taps, *size, clip).world_from_camera, dense.depth, dense.confidence_logit
+    cameras = network.cameras(taps, *size, clip)
+    dense = network.dense(taps, encoded.skip, slice(None), *size, cameras.scale)
+    return cameras.world_from_camera, dense.depth, dense.confidence_logit

@@ -21,7 +21,7 @@ from spark3r.parity.sizes import BUILDERS
 from tests.models.hub_server import Hub, serving
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "parity"
-OFFICIAL_PREFIX = {"vggt": "", "pi3": "", "vggt_omega": "", "da3": "model."}
+OFFICIAL_PREFIX = {"vggt": "", "pi3": "", "pi3x": "", "vggt_omega": "", "da3": "model."}
 CPU = torch.device("cpu")
 NAME, FILE = "da3-small", "depth-anything/DA3-SMALL/model.safetensors"
 
@@ -193,7 +193,7 @@ def pickled(folder: Path, state: object) -> bytes:
     return (folder / "state.pt").read_bytes()
 
 
-@pytest.mark.parametrize("model", ["vggt", "pi3", "vggt_omega", "da3"])
+@pytest.mark.parametrize("model", ["vggt", "pi3", "pi3x", "vggt_omega", "da3"])
 @pytest.mark.parametrize("kind", ["safetensors", "pt"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_official_file_becomes_a_network(model: str, kind: str, dtype: torch.dtype, tmp_path: Path):
@@ -258,11 +258,12 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path):
 def test_every_card_says_what_a_person_must_know():
     cards = {card.name: card for card in list_models()}
     assert list(cards) == [
-        "mini", "da3-small", "da3-base", "da3-large", "da3-giant", "vggt", "vggt-commercial", "pi3", "vggt-omega",
+        "mini", "da3-small", "da3-base", "da3-large", "da3-giant", "vggt", "vggt-commercial", "pi3", "pi3x",
+        "vggt-omega",
     ]  # fmt: skip
     assert {name for name, card in cards.items() if card.suits_cpu} == {"mini", "da3-small", "da3-base"}
     assert all("step up" in cards[name].note for name in ("da3-small", "da3-base"))
-    for name in ("da3-large", "da3-giant", "vggt", "pi3", "vggt-omega"):
+    for name in ("da3-large", "da3-giant", "vggt", "pi3", "pi3x", "vggt-omega"):
         assert "non-commercial" in cards[name].weights_licence.lower()
     for name, card in cards.items():
         assert (card.download_bytes == 0) == card.bundled == (name == "mini")

@@ -9,13 +9,14 @@ from spark3r.models.families.da3 import DA3_GIANT, DA3_SMALL
 from spark3r.models.families.mini import MINI_CONFIG
 from spark3r.models.families.omega import vggt_omega
 from spark3r.models.families.pi3 import pi3
+from spark3r.models.families.pi3x import pi3x
 from spark3r.models.families.vggt import vggt
 
 UNTYPED = Path(__file__).parents[1] / "golden" / "mini_config_untyped.json"
 
 
 @pytest.mark.parametrize(
-    "config", [MINI_CONFIG, vggt(), pi3(), vggt_omega(), DA3_SMALL, DA3_GIANT], ids=lambda config: config.name
+    "config", [MINI_CONFIG, vggt(), pi3(), pi3x(), vggt_omega(), DA3_SMALL, DA3_GIANT], ids=lambda config: config.name
 )
 def test_a_config_survives_being_text(config: ModelConfig):
     assert config_from_json(config_to_json(config)) == config

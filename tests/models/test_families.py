@@ -24,8 +24,8 @@ from spark3r.reduction import SchedulePlanner
 from spark3r.tokens import TokenLayout
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "parity"
-FAMILIES = ("vggt", "pi3", "da3", "vggt_omega")
-RESOLUTION = {"vggt": 42, "pi3": 48, "da3": 56, "vggt_omega": 48}
+FAMILIES = ("vggt", "pi3", "pi3x", "da3", "vggt_omega")
+RESOLUTION = {"vggt": 42, "pi3": 48, "pi3x": 48, "da3": 56, "vggt_omega": 48}
 
 
 @cache
@@ -115,7 +115,7 @@ def test_of_tapped_layers_only_what_the_heads_read_is_kept(family: str):
         patches = model.encode(images).patches
         kept, offloaded = (model.aggregate(patches.clone(), layout, offload=each) for each in (False, True))
     whole = layout.total * 2 * config.width * len(config.taps)
-    assert sum(tap.numel() for tap in kept.dense) <= whole if family in ("mini", "pi3") else whole / 2
+    assert sum(tap.numel() for tap in kept.dense) <= whole if family in ("mini", "pi3", "pi3x") else whole / 2
     assert kept.camera.shape[3] == 2 * config.width
     for a, b in zip([*kept.dense, kept.camera], [*offloaded.dense, offloaded.camera], strict=True):
         assert torch.equal(a, b)
@@ -147,7 +147,8 @@ def test_training_and_inference_are_the_same_network(family: str):
 
 
 @pytest.mark.parametrize(
-    ("family", "order"), [("pi3", [3, 1, 4, 0, 2]), ("da3", [3, 1, 4, 0, 2]), ("vggt", [0, 3, 1, 4, 2])]
+    ("family", "order"),
+    [("pi3", [3, 1, 4, 0, 2]), ("pi3x", [3, 1, 4, 0, 2]), ("da3", [3, 1, 4, 0, 2]), ("vggt", [0, 3, 1, 4, 2])],
 )
 def test_frames_may_come_in_another_order(family: str, order: list[int]):
     """π³ knows no first frame, Depth Anything 3 picks its reference by content, VGGT needs only its first frame."""
@@ -205,6 +206,7 @@ def test_a_focal_length_stays_finite_where_rays_make_no_sense():
     [
         ("vggt", range(11, 17), 24),
         ("pi3", range(11, 17), 18),
+        ("pi3x", range(11, 17), 18),
         ("da3-giant", range(3, 13), 14),
         ("vggt-omega", (*range(7, 14), 16), 19),
     ],

@@ -19,6 +19,7 @@ MANIFESTS = {
     "vggt": ("vggt/manifest.json.gz",),
     "vggt-commercial": ("vggt/manifest.json.gz",),
     "pi3": ("pi3/manifest.json.gz",),
+    "pi3x": ("pi3x/manifest.json.gz",),
     "vggt-omega": ("vggt_omega/manifest.json.gz", "vggt_omega/manifest_text.json.gz"),
     "da3-small": ("da3/manifest_small.json.gz",),
     "da3-base": ("da3/manifest_base.json.gz",),
@@ -54,6 +55,8 @@ def test_every_tensor_of_the_released_file_has_its_place(name: str, path: Path):
     found = recognise({name: tuple(tensor.shape) for name, tensor in state.items()})
     assert found is not None
     assert found.config.width == config.width
+    assert found.config.blocks == config.blocks
+    assert found.config.dense == config.dense
     if path.name != "manifest_text.json.gz":
         assert manifest["num_parameters"] == ENTRIES[name].card.parameters
         buffers = {*manifest.get("buffers_in_state_dict", ())}
@@ -61,7 +64,7 @@ def test_every_tensor_of_the_released_file_has_its_place(name: str, path: Path):
         assert counted >= ENTRIES[name].card.parameters
 
 
-@pytest.mark.parametrize("name", ["vggt", "pi3", "vggt-omega", "da3-small"])
+@pytest.mark.parametrize("name", ["vggt", "pi3", "pi3x", "vggt-omega", "da3-small"])
 def test_a_tensor_too_many_or_too_few_is_named(name: str):
     _, state = official(GOLDEN / MANIFESTS[name][0])
     stray = "model.surprise.weight" if name.startswith("da3") else "surprise.weight"

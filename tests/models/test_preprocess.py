@@ -16,6 +16,7 @@ from spark3r.models.families.da3 import DA3_SMALL
 from spark3r.models.families.mini import MINI_CONFIG
 from spark3r.models.families.omega import vggt_omega
 from spark3r.models.families.pi3 import pi3
+from spark3r.models.families.pi3x import pi3x
 from spark3r.models.families.vggt import vggt
 from spark3r.models.network import Network
 from spark3r.models.preprocess import _cropped, fit_set, needed_side, network_size, resize, resize_plan, seen
@@ -58,6 +59,11 @@ def test_the_official_pixels(model: str, case: dict[str, Any]):
     np.testing.assert_allclose(values.std(axis=(0, 1, 2)), case["std"], atol=2e-5)
     sampled = values[:, case["rows"]][:, :, case["cols"]].transpose(0, 3, 1, 2)
     np.testing.assert_allclose(sampled, np.array(case["samples"]).reshape(sampled.shape), atol=2e-6)
+
+
+def test_pi3x_is_given_the_pixels_of_pi3():
+    """Both official examples load images by the same lines."""
+    assert pi3x().resize == pi3().resize
 
 
 @pytest.mark.parametrize("config", [*CONFIGS.values(), MINI_CONFIG], ids=lambda config: config.name)

@@ -53,7 +53,7 @@ def pi3(
     )
 
 
-def _reshape(state: State) -> State:
+def reshape(state: State) -> State:
     """Registers [1, 1, R, C] → [1, R, C]; colour statistics [1, 3, 1, 1] → [3, 1, 1]."""
     for name in ("register_token", "image_mean", "image_std"):
         state[name] = state[name][0]
@@ -68,27 +68,31 @@ def _decoder_rules(theirs: str, ours: str) -> tuple[Rename, ...]:
     )
 
 
+RULES = (  # what Pi3X has too
+    Rename("register_token", "trunk.special"),
+    Rename("image_mean", "encoder.normalise.mean"),
+    Rename("image_std", "encoder.normalise.std"),
+    *vit_rules("encoder"),
+    Rename("encoder.norm.", "encoder.norm."),
+    Rename("decoder.#.", "trunk.blocks.#."),
+    *_decoder_rules("point_decoder", "dense_head.point_decoder"),
+    *_decoder_rules("conf_decoder", "dense_head.confidence_decoder"),
+    *_decoder_rules("camera_decoder", "camera_head.decoder"),
+    Rename("camera_head.res_conv.#.res_conv1.", "camera_head.pose.residuals.#.0."),
+    Rename("camera_head.res_conv.#.res_conv2.", "camera_head.pose.residuals.#.2."),
+    Rename("camera_head.res_conv.#.res_conv3.", "camera_head.pose.residuals.#.4."),
+    Rename("camera_head.more_mlps.", "camera_head.pose.hidden."),
+    Rename("camera_head.fc_t.", "camera_head.pose.translation."),
+    Rename("camera_head.fc_rot.", "camera_head.pose.rotation."),
+)
+
 CONVERTER = Converter(
     rules=(
-        Rename("register_token", "trunk.special"),
-        Rename("image_mean", "encoder.normalise.mean"),
-        Rename("image_std", "encoder.normalise.std"),
-        *vit_rules("encoder"),
-        Rename("encoder.norm.", "encoder.norm."),
-        Rename("decoder.#.", "trunk.blocks.#."),
-        *_decoder_rules("point_decoder", "dense_head.point_decoder"),
-        *_decoder_rules("conf_decoder", "dense_head.confidence_decoder"),
-        *_decoder_rules("camera_decoder", "camera_head.decoder"),
-        Rename("point_head.proj.", "dense_head.point."),
-        Rename("conf_head.proj.", "dense_head.confidence."),
-        Rename("camera_head.res_conv.#.res_conv1.", "camera_head.pose.residuals.#.0."),
-        Rename("camera_head.res_conv.#.res_conv2.", "camera_head.pose.residuals.#.2."),
-        Rename("camera_head.res_conv.#.res_conv3.", "camera_head.pose.residuals.#.4."),
-        Rename("camera_head.more_mlps.", "camera_head.pose.hidden."),
-        Rename("camera_head.fc_t.", "camera_head.pose.translation."),
-        Rename("camera_head.fc_rot.", "camera_head.pose.rotation."),
+        *RULES,
+        Rename("point_head.proj.", "dense_head.point.values."),
+        Rename("conf_head.proj.", "dense_head.confidence.values."),
     ),
-    fold=_reshape,
+    fold=reshape,
 )
 
 PI3 = public(
@@ -103,19 +107,20 @@ PI3 = public(
 
 
 def _recognise(shapes: Shapes) -> Entry | None:
-    return PI3 if "register_token" in shapes and any(name.startswith("decoder.") for name in shapes) else None
+    return PI3 if {"register_token", "point_head.proj.weight"} <= shapes.keys() else None
 
 
-def _host(model: nn.Module) -> Host:
+def host(model: nn.Module, entry: Entry) -> Host:
+    """The parts of an official π³ or Pi3X, which is the model `entry`."""
     blocks = list(part(model, "decoder"))[1::2]  # the even ones see one frame each
     return Host(
-        family="π³",
+        family=entry.card.title,
         entry=model,
         attentions=tuple(block.attn for block in blocks),
         special=part(model, "patch_start_idx"),
         patch=part(model, "patch_size"),
-        sensitive_layers=probed(PI3.config, len(blocks)),
+        sensitive_layers=probed(entry.config, len(blocks)),
     )
 
 
-FAMILY = Family((PI3,), _recognise, {"Pi3": _host, "Pi3X": _host})
+FAMILY = Family((PI3,), _recognise, {"Pi3": lambda model: host(model, PI3)})

@@ -20,6 +20,7 @@ class Cameras(NamedTuple):
     pose: Tensor  # [B, S, K], as the family's head says it
     world_from_camera: Tensor  # [B, S, 4, 4]
     intrinsics: Tensor | None  # [B, S, 3, 3] pixels; None where the dense head finds them
+    scale: Tensor | None = None  # [B] metres per unit of the dense head's depths, where they differ from the poses'
 
 
 class CameraHead(nn.Module):

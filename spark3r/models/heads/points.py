@@ -11,6 +11,7 @@ from spark3r.models.blocks import Block, grid_rotation
 from spark3r.models.config import BlockConfig, DecoderConfig, ModelConfig, PatchCamera, PointDense
 from spark3r.models.heads.camera import Cameras, pinhole, rigid
 from spark3r.models.heads.dense import Dense
+from spark3r.models.heads.upsampling import Upsampled
 
 _BLOCK = BlockConfig("frame", qk_norm=False, layer_scale=False, norm_eps=1e-6)
 _FRAMES_AT_ONCE = 8
@@ -41,16 +42,32 @@ class ExactLinear(Linear):
     stays_float32 = True
 
 
+class Spread(nn.Module):
+    """Patch features [F, h·w, D] → `outputs` numbers for every pixel, [F, outputs, H, W], each patch by itself."""
+
+    def __init__(self, width: int, outputs: int, patch: int):
+        super().__init__()
+        self.patch = patch
+        self.values = ExactLinear(width, outputs * patch**2)
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        return F.pixel_shuffle(self.values(x).transpose(1, 2).unflatten(2, grid), self.patch)
+
+
 class PointHead(nn.Module):
-    """Every patch token spreads to its pixels' points and confidences."""
+    """Every patch token becomes its pixels' points and confidences."""
 
     def __init__(self, config: ModelConfig, dense: PointDense):
         super().__init__()
-        self.patch = config.patch
+        self.largest_log_depth = dense.largest_log_depth
         self.point_decoder = Decoder(config, dense.decoder, dense.width)
         self.confidence_decoder = Decoder(config, dense.decoder, dense.width)
-        self.point = ExactLinear(dense.width, 3 * config.patch**2)
-        self.confidence = ExactLinear(dense.width, config.patch**2)
+        if dense.upsampling:
+            self.point = Upsampled(dense.width, dense.upsampling, (2, 1), config.patch)
+            self.confidence = Upsampled(dense.width, dense.upsampling, (1,), config.patch)
+        else:
+            self.point = Spread(dense.width, 3, config.patch)
+            self.confidence = Spread(dense.width, 1, config.patch)
 
     def read(self, tap: int, both: Tensor) -> Tensor:  # [F, P, 2C]
         """All tokens: three decoders start from here."""
@@ -59,16 +76,13 @@ class PointHead(nn.Module):
     def forward(self, taps: list[Tensor], grid: tuple[int, int], skip: None = None) -> Dense:
         """taps: one, [F, P, 2C] as read."""
         ray, log_depth = self.rays(taps, grid)
-        logit = self._pixels(self.confidence(self.confidence_decoder(taps[-1], grid)), grid)[:, 0]
+        logit = self.confidence(self.confidence_decoder(taps[-1], grid), grid)[:, 0]
         return Dense(log_depth.exp(), logit, pinhole(*focal_from_rays(ray, torch.sigmoid(logit))))
 
     def rays(self, taps: list[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """(x/z, y/z) [F, 2, H, W] and log z [F, H, W] of every pixel's point."""
-        values = self._pixels(self.point(self.point_decoder(taps[-1], grid)), grid)
-        return values[:, :2], values[:, 2]
-
-    def _pixels(self, x: Tensor, grid: tuple[int, int]) -> Tensor:  # [F, h·w, K · patch²] → [F, K, H, W]
-        return F.pixel_shuffle(x.transpose(1, 2).unflatten(2, grid), self.patch)
+        values = self.point(self.point_decoder(taps[-1], grid), grid)
+        return values[:, :2], values[:, 2].clamp_max(self.largest_log_depth)
 
 
 def focal_from_rays(

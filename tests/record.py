@@ -1,4 +1,4 @@
-"""Records the parity oracle of Pi3X from the official code: `python tests/record.py PATH [--into FOLDER]`.
+"""Records the parity oracle of Pi3X from the official code: `python -m tests.record PATH [--into FOLDER]`.
 
 PATH is a checkout of github.com/yyfz/Pi3, which is imported from there and stays as it is; its commit is read from git,
 or given as PATH@COMMIT. Written are FOLDER/pi3x/tiny_s.safetensors, a network of small sizes with random weights and

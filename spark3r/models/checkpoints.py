@@ -163,7 +163,7 @@ def _what_it_is(path: Path) -> tuple[ModelConfig, Converter | None]:
     entry = recognise({name: tuple(tensor.shape) for name, tensor in state.items()})
     if entry is None:
         raise CheckpointError(
-            f"{path.name} holds the weights of no model that Spark3R knows: use the official file of VGGT, π³, "
+            f"{path.name} holds the weights of no model that Spark3R knows: use the official file of VGGT, π³, Pi3X, "
             "Depth Anything 3 or VGGT-Ω, or one that Spark3R wrote"
         )
     return entry.config, entry.converter

@@ -1,5 +1,6 @@
 """Laws that every family obeys, at the size of its small oracle."""
 
+import copy
 import dataclasses
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from spark3r.attention import Reduction
 from spark3r.models import blocks
 from spark3r.models.checkpoints import fill, skeleton
 from spark3r.models.families.mini import mini_config
+from spark3r.models.heads import metric
 from spark3r.models.heads.points import focal_from_rays
 from spark3r.models.network import Network, build
 from spark3r.models.registry import ENTRIES
@@ -157,6 +159,24 @@ def test_frames_may_come_in_another_order(family: str, order: list[int]):
         straight, shuffled = network(family)(images), network(family)(images[:, order])
     torch.testing.assert_close(shuffled.depth, straight.depth[:, order], rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(shuffled.intrinsics, straight.intrinsics[:, order], rtol=1e-3, atol=1e-2)
+
+
+def test_pi3x_says_depths_and_poses_in_its_metres(monkeypatch: pytest.MonkeyPatch):
+    """Twice as many metres per unit double depths and places and turn nothing; parts say what the whole says."""
+    model, images = network("pi3x"), torch.cat((images_for("pi3x", 5), images_for("pi3x", 5).flip(3)))
+    with torch.inference_mode():
+        before = model(images)
+        monkeypatch.setattr(metric, "_FRAMES_AT_ONCE", 2)
+        in_parts = model(images)
+        doubled = copy.deepcopy(model)
+        doubled.get_submodule("metric_head.log_metres").bias += np.log(2)
+        after = doubled(images)
+    torch.testing.assert_close(in_parts.depth, before.depth, rtol=1e-5, atol=0)
+    torch.testing.assert_close(after.depth, 2 * before.depth)
+    torch.testing.assert_close(after.intrinsics, before.intrinsics)
+    places, twice = (each.world_from_camera[..., :3, 3] for each in (before, after))
+    torch.testing.assert_close(twice, 2 * places)
+    torch.testing.assert_close(after.world_from_camera[..., :3, :3], before.world_from_camera[..., :3, :3])
 
 
 def test_the_reference_frame_stands_first_in_the_trunk_and_keeps_its_patches():

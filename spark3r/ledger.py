@@ -26,6 +26,26 @@ _INDEXES = frozenset({_aten.index, _aten.index_put, _aten.index_put_})
 _HALF = (torch.bfloat16, torch.float16)
 
 
+def _flash(q: Tensor, k: Tensor, v: Tensor, *given: Any, **named: Any) -> tuple[Any, ...]:
+    count = q.new_empty((), dtype=torch.int64)
+    lse = q.new_empty(q.shape[:3], dtype=torch.float32)
+    return torch.empty_like(q), lse, None, None, q.shape[2], k.shape[2], count, count.clone(), q.new_empty(0)
+
+
+def _efficient(q: Tensor, k: Tensor, v: Tensor, *given: Any, **named: Any) -> tuple[Any, ...]:
+    count = q.new_empty((), dtype=torch.int64)
+    out = q.new_empty(q.shape[0], q.shape[2], q.shape[1], v.shape[3]).transpose(1, 2)
+    return out, q.new_empty(*q.shape[:2], 0, dtype=torch.float32), count, count.clone()
+
+
+# What fused attention gives without data, in the shapes of later versions: torch 2.3 has no such kernels.
+_ATTENTION = {"_scaled_dot_product_flash_attention": _flash, "_scaled_dot_product_efficient_attention": _efficient}
+_added = torch.library.Library("aten", "IMPL")
+for _name, _kernel in _ATTENTION.items():
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{_name}", "Meta"):
+        _added.impl(_name, _kernel, "Meta")
+
+
 class Work(NamedTuple):
     """What one op asks of a device."""
 

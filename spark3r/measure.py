@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from spark3r.attention import Planner, Reduction
+from spark3r.installation import require
 from spark3r.kernels import recording
 from spark3r.processor import BFLOAT16, extensions
 from spark3r.stages import STAGE_OF_SCOPE
@@ -162,9 +163,7 @@ def resident_bytes() -> int:
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
-    import psutil
-
-    return psutil.Process().memory_info().rss
+    return _psutil().Process().memory_info().rss
 
 
 def available_bytes(device: torch.device) -> int:
@@ -174,9 +173,14 @@ def available_bytes(device: torch.device) -> int:
     if sys.platform == "linux":
         lines = Path("/proc/meminfo").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    return _psutil().virtual_memory().available
+
+
+def _psutil():
+    require("Measuring memory on this system", "psutil")
     import psutil
 
-    return psutil.virtual_memory().available
+    return psutil
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -105,7 +105,8 @@ def pi3x_of(facts: dict[str, Any]) -> nn.Module:
         return lambda **given: make(**{**given, **sizes(given)})
 
     changes = {name: exchanged(getattr(module, name), sizes) for name, sizes in small.items()}
-    with mock.patch.multiple(module, dinov2_vitl14_reg=lambda **_: _pi3_encoder(facts), **changes):
+    changes["dinov2_vitl14_reg"] = lambda **_: _pi3_encoder(facts)
+    with mock.patch.dict(vars(module), changes):
         model = module.Pi3X(use_multimodal=False)
     model.decoder = model.decoder[: facts["depth"]]
     model.dec_embed_dim = width

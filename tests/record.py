@@ -21,6 +21,7 @@ from unittest import mock
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from tests.official import checkout, pi3x_of, with_random_weights
 
@@ -62,26 +63,25 @@ def oracle(commit: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     images = torch.rand(FACTS["batch"], FACTS["frames"], 3, height, width)
     values: dict[str, Tensor] = {}
 
-    def seen(name: str, value: Any) -> None:
-        values[name] = value[:, 0].clone() if name == "mid.metric_decoder" else value.clone()
-
     with torch.inference_mode(), ExitStack() as hooks:
-        for name, (path, before) in SEEN.items():
-            module = model.get_submodule(path)
-            hook = (
-                module.register_forward_pre_hook(lambda _, given, name=name: seen(name, given[0]))
-                if before
-                else module.register_forward_hook(lambda _, given, out, name=name: seen(name, out))
-            )
-            hooks.callback(hook.remove)
+        for name, (path, is_input) in SEEN.items():
+            hooks.callback(_watched(model.get_submodule(path), name, is_input, values).remove)
         out = model(images)
         encoder = model.get_submodule("encoder")
-        normalised = (images - model.image_mean) / model.image_std
+        normalised = (images - model.get_buffer("image_mean")) / model.get_buffer("image_std")
         values["mid.encoder"] = encoder(normalised.flatten(0, 1), is_training=True)["x_norm_patchtokens"]
+    values["mid.metric_decoder"] = values["mid.metric_decoder"][:, 0]  # of the one token
     values |= {f"out.{name}": value for name, value in out.items()} | {"input.images": images}
     values |= {f"state.{name}": value for name, value in model.state_dict().items()}
     facts = {**FACTS, "height": height, "width": width, "upstream": f"yyfz/Pi3 @ {commit}"}
     return {name: value.contiguous().clone() for name, value in values.items()}, {"config": json.dumps(facts)}
+
+
+def _watched(module: nn.Module, name: str, is_input: bool, values: dict[str, Tensor]) -> RemovableHandle:
+    """Puts a copy of what the module is given, or says, into `values`."""
+    if is_input:
+        return module.register_forward_pre_hook(lambda _, given: values.update({name: given[0].clone()}))
+    return module.register_forward_hook(lambda _, given, out: values.update({name: out.clone()}))
 
 
 def with_small_stream(model: nn.Module) -> nn.Module:

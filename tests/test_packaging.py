@@ -228,6 +228,8 @@ def test_what_is_missing_is_said_with_package_and_extra(without: set[str]) -> No
         (["sensitivity", "/no/such/clip"], "scipy"),
         (["probe", "/no/such/clip"], "scipy"),
         (["ablations", "/no/such/clip"], "scipy"),
+        (["reconstruct", "/no/such/clip", "-o", "scene.glb"], "trimesh"),
+        (["batch", "/no/such/clips", "-o", "scenes", "--format", ".glb"], "trimesh"),
         (["benchmark", "--chart", "speed.png"], "matplotlib"),
         (["evaluate", "--unseen", "1", "--chart", "confidence.png"], "matplotlib"),
     ],

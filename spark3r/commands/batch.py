@@ -16,7 +16,7 @@ from spark3r.commands.options import RunOptions, UsageError, shown_as
 from spark3r.commands.report import Report
 from spark3r.compare import cost_row
 from spark3r.errors import InputError
-from spark3r.export import Origin, write
+from spark3r.export import Origin, check, write
 from spark3r.formatting import milliseconds
 from spark3r.frames.image import IMAGE_SUFFIXES
 from spark3r.frames.source import VIDEO_SUFFIXES
@@ -51,6 +51,7 @@ class Batch(RunOptions):
     def run(self) -> None:
         """Works through what is not done yet."""
         self.check()
+        check(self.out / f"clip{self.format}")
         every = clips_of(self.input)
         first, step = self._ours()
         clips = list(zip(every, unique_names(every), strict=True))[first::step]

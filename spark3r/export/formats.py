@@ -17,6 +17,7 @@ from spark3r.errors import InputError
 from spark3r.export import colmap, writers
 from spark3r.export.contents import Filters, Origin
 from spark3r.files import check_target
+from spark3r.installation import require
 from spark3r.reconstruction import Reconstruction
 from spark3r.reduction.schedule import ReductionSchedule
 from spark3r.stopping import may_stop
@@ -33,12 +34,13 @@ class Format:
     write: Callable[[Reconstruction, Path, Filters, Origin], None]
     point_bytes: int = 0  # size of the file per point …
     default_points: int = 0  # … of which it holds so many at most, unless asked otherwise; 0: no points
+    needs: tuple[str, ...] = ()  # modules that not every user has
 
 
 _COLMAP = "COLMAP model with tracks (text and binary), nerfstudio transforms.json, frames"
 FORMATS = {
     ".glb": Format("GLB", "coloured points and camera frusta, y up: Blender, browsers", writers.write_glb,
-                   writers.GLB_POINT_BYTES, 1_000_000),
+                   writers.GLB_POINT_BYTES, 1_000_000, ("trimesh", "scipy")),
     ".ply": Format("PLY", "points with colour, confidence, frame; OpenCV axes", writers.write_ply,
                    writers.PLY_POINT_BYTES, 1_000_000),
     ".npz": Format("NPZ", "numpy archive: everything, unfiltered, to load again", writers.write_npz),
@@ -51,16 +53,18 @@ FORMATS = {
 def check(path: str | Path) -> Format:
     """The format a path asks for; ask before a long run.
 
-    Raises InputError naming the legal suffixes, or saying why nothing may be written there: a device, a folder in
-    the place of a file (or the reverse), something that another program made.
+    Raises InputError naming the legal suffixes, or the packages that are missing, or saying why nothing may be written
+    there: a device, a folder in the place of a file (or the reverse), something that another program made.
     """
     path = Path(path)
     suffix = FOLDER if path.is_dir() and path.suffix.lower() not in FORMATS else path.suffix.lower()
     if suffix not in FORMATS:
         legal = ", ".join(name for name in FORMATS if name)
         raise InputError(f"{path} has the suffix {path.suffix}: must be one of {legal}, or none for a COLMAP folder")
+    kind = FORMATS[suffix]
+    require(f"Writing {kind.label}", *kind.needs)
     check_target(path, is_folder=suffix == FOLDER)
-    return FORMATS[suffix]
+    return kind
 
 
 def write(

@@ -1,6 +1,7 @@
 """What all visitors share: the line they stand in, and the networks that are loaded."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ class RunQueue:
         self._served: dict[str, int] = {}  # visitor → when they had their latest turn, as a count of turns
         self._tickets, self._turns = count(), count(1)
         self._changed = threading.Condition()
+        self.turns, self.seconds = 0, 0.0  # that were had, and what they took together
 
     @property
     def length(self) -> int:
@@ -50,7 +52,11 @@ class RunQueue:
         ticket = self._join(visitor)
         try:
             self._wait(ticket, cancelled, tell_place)
-            yield
+            begun = time.monotonic()
+            try:
+                yield
+            finally:
+                self.turns, self.seconds = self.turns + 1, self.seconds + time.monotonic() - begun
         finally:
             with self._changed:
                 self._waiting = [one for one in self._waiting if one[0] != ticket]

@@ -26,7 +26,8 @@ LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 COOKIE = "spark3r"
 WRONG_PASSWORD_SECONDS = 1.0  # before the answer, so that guessing takes its time
-STARTUP = "/gradio_api/startup-events"  # gradio calls it once itself, without a password; it tells nothing
+# What tells nothing and is asked without a password: gradio's own call at its start, and whether the app lives.
+OPEN_PATHS = frozenset({"/gradio_api/startup-events", "/health"})
 POLICY_VIOLATION = 1008  # close code of RFC 6455 for "not allowed"
 
 # Gradio and viser write styles and small scripts into their pages, and viser runs workers and wasm from blobs; nothing
@@ -35,7 +36,7 @@ _SOURCES = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object
 
 
 @dataclass(frozen=True)
-class Doors:
+class AccessPolicy:
     """Who may come in: the names that are served, the password, and the sites that may show the page in a frame.
 
     hosts            names without a port, beside those of this machine; "*" allows every name
@@ -51,7 +52,7 @@ class Doors:
     @classmethod
     def of(
         cls, listening: str, allowed: Iterable[str], credentials: str | None, frame_ancestors: str = "'self'"
-    ) -> Doors:
+    ) -> AccessPolicy:
         """For an app that listens at an address; a bare address (0.0.0.0) is reached by any number, but by no name
         that is not allowed."""
         return cls(LOCAL_NAMES | {listening.lower()} | {name.lower() for name in allowed}, credentials, frame_ancestors)
@@ -73,8 +74,8 @@ class Doors:
 class Guard:
     """ASGI middleware around the whole app."""
 
-    def __init__(self, app: ASGIApp, doors: Doors):
-        self.app, self.doors = app, doors
+    def __init__(self, app: ASGIApp, policy: AccessPolicy):
+        self.app, self.policy = app, policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -85,7 +86,7 @@ class Guard:
         if refusal is not None:
             await _refuse(refusal, scope, receive, send)
             return
-        if not self.doors.knows(headers) and scope["path"] != STARTUP:
+        if not self.policy.knows(headers) and scope["path"] not in OPEN_PATHS:
             if "authorization" in headers:
                 await asyncio.sleep(WRONG_PASSWORD_SECONDS)
             await _refuse(_password_wanted(), scope, receive, send)
@@ -94,7 +95,7 @@ class Guard:
 
     def _refusal(self, scope: Scope, headers: Headers) -> PlainTextResponse | None:
         host = headers.get("host", "")
-        if not self.doors.serves(host):
+        if not self.policy.serves(host):
             name = _name(host) or "no name"
             sentence = f"The app does not answer to {name}: start it with --allow-host {name} if it should."
             return PlainTextResponse(sentence, status_code=421)
@@ -107,13 +108,13 @@ class Guard:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers["content-security-policy"] = f"{_SOURCES}; frame-ancestors {self.doors.frame_ancestors}"
+                headers["content-security-policy"] = f"{_SOURCES}; frame-ancestors {self.policy.frame_ancestors}"
                 headers["x-content-type-options"] = "nosniff"
                 headers.setdefault("referrer-policy", "same-origin")
-                if self.doors.credentials is not None and "authorization" in asked:
+                if self.policy.credentials is not None and "authorization" in asked:
                     secure = "; Secure" if asked.get("x-forwarded-proto") == "https" else ""
                     headers.append(
-                        "set-cookie", f"{COOKIE}={self.doors.cookie}; HttpOnly; SameSite=Strict; Path=/{secure}"
+                        "set-cookie", f"{COOKIE}={self.policy.cookie}; HttpOnly; SameSite=Strict; Path=/{secure}"
                     )
             await send(message)
 

@@ -37,6 +37,7 @@ class Arguments:
     allow_embedding: str | None = None  # the address of a site that may show the page in a frame
     allow_downloads: Literal["yes", "no"] | None = None  # visitors may fetch models; default: on this machine alone
     upload_gib: tuple[float, float, float] = (4.0, 8.0, 32.0)  # of one file, of one visitor, of all together
+    health: Literal["yes", "no"] = "no"  # answer /health, and /metrics for Prometheus
     max_sessions: int = 32  # open tabs in all; a quarter of them from one address
 
 
@@ -70,7 +71,7 @@ def main(arguments: Arguments, wait: Callable[[], None]) -> int:
 def access_of(arguments: Arguments, port: int) -> Access:
     """Who may come in, by the arguments. Raises InputError for a password that cannot be used."""
     from spark3r.errors import InputError
-    from viewer.guard import LOCAL_NAMES, Doors
+    from viewer.guard import LOCAL_NAMES, AccessPolicy
     from viewer.server import Access
     from viewer.sessions import Limits
     from viewer.uploads import Quota
@@ -79,13 +80,15 @@ def access_of(arguments: Arguments, port: int) -> Access:
         raise InputError(f"--max-sessions {arguments.max_sessions}: must be 1 or more.")
     alone = arguments.host in LOCAL_NAMES and arguments.share == "no"
     names = [*arguments.allow_host, *(["*"] if arguments.share == "yes" else [])]  # the link's name is not known yet
-    doors = Doors.of(arguments.host, names, credentials(arguments), arguments.allow_embedding or "'self'")
+    policy = AccessPolicy.of(arguments.host, names, credentials(arguments), arguments.allow_embedding or "'self'")
     may_download = alone if arguments.allow_downloads is None else arguments.allow_downloads == "yes"
     quota = Quota(*(int(gib * 2**30) for gib in arguments.upload_gib))
     if not 0 < quota.file <= quota.visitor <= quota.total:
         raise InputError(f"--upload-gib {arguments.upload_gib}: name three sizes, of a file, of a visitor and of all.")
     limits = Limits(arguments.max_sessions, max(1, arguments.max_sessions // 4))
-    return Access(arguments.host, port, arguments.share == "yes", doors, may_download, limits, quota)
+    return Access(
+        arguments.host, port, arguments.share == "yes", policy, may_download, limits, quota, arguments.health == "yes"
+    )
 
 
 def credentials(arguments: Arguments) -> str | None:
@@ -110,7 +113,7 @@ def warn_of_strangers(access: Access) -> None:
     """One clear line where others than this machine's user can open the page."""
     from viewer.guard import LOCAL_NAMES
 
-    if access.doors.credentials is None and (access.share or access.host not in LOCAL_NAMES):
+    if access.policy.credentials is None and (access.share or access.host not in LOCAL_NAMES):
         where = "through a public link" if access.share else f"at {access.host}:{access.port}"
         print(f"WARNING: anybody can open this page {where}: set a password with --auth-file FILE.", file=sys.stderr)
 

@@ -20,8 +20,9 @@ from viewer.charts import STATIC, model_label
 from viewer.downloads import download_routes
 from viewer.engine import Engine, Models, RunQueue
 from viewer.events import wire
-from viewer.guard import Doors, Guard
+from viewer.guard import AccessPolicy, Guard
 from viewer.handlers import Handlers
+from viewer.health import health_routes
 from viewer.layout import USUAL, Choices, build
 from viewer.opening import Opening
 from viewer.patience import be_patient
@@ -69,10 +70,11 @@ class Access:
     host: str = "127.0.0.1"
     port: int = 7860
     share: bool = False  # through a public link of gradio's
-    doors: Doors = field(default_factory=Doors)
+    policy: AccessPolicy = field(default_factory=AccessPolicy)
     may_download: bool = True  # visitors may choose models that are not on this disk
     limits: Limits = field(default_factory=Limits)
     quota: Quota = field(default_factory=Quota)
+    health: bool = False  # answer /health and /metrics
 
 
 def serve(access: Access, model: str, wait: Callable[[], None]) -> None:
@@ -106,12 +108,13 @@ def running(access: Access, model: str) -> Iterator[Running]:
             app_kwargs={
                 "routes": [
                     *alive_routes(sessions),
+                    *(health_routes(sessions, engine) if access.health else ()),
                     *upload_routes(uploads),
                     *pane_routes(sessions.server_of),
                     *download_routes(sessions.by_download_key),
                     *timeline_routes(sessions.timeline_of, sessions.choose_frame),
                 ],
-                "middleware": [Middleware(Guard, doors=access.doors)],
+                "middleware": [Middleware(Guard, policy=access.policy)],
             },
         )  # fmt: skip
         yield Running(public or local, demo, sessions)

@@ -12,10 +12,10 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from viewer import guard
-from viewer.guard import COOKIE, Doors, Guard
+from viewer.guard import COOKIE, AccessPolicy, Guard
 
 
-def client_of(doors: Doors, name: str = "localhost:7860") -> TestClient:
+def client_of(policy: AccessPolicy, name: str = "localhost:7860") -> TestClient:
     """A browser that asks for an app under a name."""
 
     async def page(request: Request) -> PlainTextResponse:
@@ -27,7 +27,9 @@ def client_of(doors: Doors, name: str = "localhost:7860") -> TestClient:
         await websocket.close()
 
     routes = [Route("/", page, methods=["GET", "POST"]), WebSocketRoute("/socket", socket)]
-    return TestClient(Starlette(routes=routes, middleware=[Middleware(Guard, doors=doors)]), base_url=f"http://{name}")
+    return TestClient(
+        Starlette(routes=routes, middleware=[Middleware(Guard, policy=policy)]), base_url=f"http://{name}"
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +65,7 @@ def opens(client: TestClient, **headers: str) -> bool:
     ],
 )
 def test_only_served_names_are_answered(listening: str, allowed: list[str], asked: str, answers: bool) -> None:
-    client = client_of(Doors.of(listening, allowed, None))
+    client = client_of(AccessPolicy.of(listening, allowed, None))
     answer = client.get("/", headers={"host": asked})
     assert (answer.status_code == 200) is answers
     if not answers:
@@ -74,7 +76,7 @@ def test_only_served_names_are_answered(listening: str, allowed: list[str], aske
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:1"])
 def test_another_site_changes_nothing_and_opens_no_socket(origin: str) -> None:
-    client = client_of(Doors.of("127.0.0.1", [], None))
+    client = client_of(AccessPolicy.of("127.0.0.1", [], None))
     assert client.post("/", headers={"origin": origin}).status_code == 403
     assert not opens(client, origin=origin)
     assert client.get("/", headers={"origin": origin}).status_code == 200  # following a link changes nothing
@@ -87,7 +89,7 @@ def basic(text: str) -> str:
 
 
 def test_with_a_password_nothing_is_open() -> None:
-    client = client_of(Doors.of("127.0.0.1", [], "ann:zwölf"))
+    client = client_of(AccessPolicy.of("127.0.0.1", [], "ann:zwölf"))
     wrong = [{}, {"authorization": basic("ann:wrong")}, {"authorization": "Basic ?"}, {"cookie": f"{COOKIE}=guess"}]
     for headers in wrong:
         for answer in (client.get("/", headers=headers), client.post("/", headers=headers)):
@@ -99,7 +101,7 @@ def test_with_a_password_nothing_is_open() -> None:
 
 
 def test_a_password_earns_a_cookie_for_what_cannot_send_it() -> None:
-    client = client_of(Doors.of("127.0.0.1", [], "ann:zwölf"))
+    client = client_of(AccessPolicy.of("127.0.0.1", [], "ann:zwölf"))
     answer = client.get("/", headers={"authorization": basic("ann:zwölf")})
     assert answer.text == "the page"
     assert "HttpOnly; SameSite=Strict" in answer.headers["set-cookie"]
@@ -107,7 +109,7 @@ def test_a_password_earns_a_cookie_for_what_cannot_send_it() -> None:
 
 
 def test_answers_tell_browsers_what_to_refuse() -> None:
-    headers = client_of(Doors.of("127.0.0.1", [], None, "https://huggingface.co")).get("/").headers
+    headers = client_of(AccessPolicy.of("127.0.0.1", [], None, "https://huggingface.co")).get("/").headers
     assert "frame-ancestors https://huggingface.co" in headers["content-security-policy"]
     assert "default-src 'self'" in headers["content-security-policy"]
     assert headers["x-content-type-options"] == "nosniff"

@@ -1,9 +1,11 @@
 """The wires: which component calls what. A handler reads the page's values, calls the session, shows what came."""
 
+import inspect
 from collections.abc import Callable
+from contextlib import aclosing
 from functools import wraps
 from html import escape
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import gradio as gr
 
@@ -40,7 +42,7 @@ def wire(demo: gr.Blocks, page: Components, handlers: Handlers, runs: RunHandler
     planned = [*handlers.plan_parts, *showing.parts]
     for event in (opened, picked, dropped):
         event.then(plainly(handlers.clip_settled), settings, planned, **QUIET)
-    opened.then(runs.follow, None, showing.parts, **AT_ONCE)
+    opened.then(plainly(runs.follow), None, showing.parts, **AT_ONCE)
     # What is set by hand; what the page sets itself is followed by a plan of its own, made of all values together.
     sampling = page.sampling
     by_hand = [
@@ -54,7 +56,7 @@ def wire(demo: gr.Blocks, page: Components, handlers: Handlers, runs: RunHandler
 
 def _wire_runs(page: Components, handlers: Handlers, runs: RunHandlers, showing: Showing, settings: set[Any]) -> None:
     dials, planned = page.reduction, [*handlers.plan_parts, *showing.parts]
-    page.run.click(runs.run, settings, showing.parts, **AT_ONCE)
+    page.run.click(plainly(runs.run), settings, showing.parts, **AT_ONCE)
     page.stop.click(plainly(runs.stop), None, None, queue=False, **PRIVATE)
     turned = gr.on(
         [dials.query_factor.release, dials.kv_factor.release], plainly(handlers.dial_turned), settings, dials.mode,
@@ -63,11 +65,11 @@ def _wire_runs(page: Components, handlers: Handlers, runs: RunHandlers, showing:
     moved = [dials.group_size.release, dials.kv_boost.release, dials.mode.input, dials.policy.input, dials.file.upload]
     for event in (turned, gr.on(moved, None, None, None, queue=False, **PRIVATE)):
         event.then(plainly(handlers.settings_changed), settings, planned, **QUIET).then(
-            runs.run_again, settings, showing.parts, trigger_mode="always_last", **AT_ONCE
+            plainly(runs.run_again), settings, showing.parts, trigger_mode="always_last", **AT_ONCE
         )
     acted = [*page.settings.values(), *showing.parts]
     for block in (page.curve, page.runs, page.footage):
-        block.click(runs.acted, settings, acted, **AT_ONCE).then(
+        block.click(plainly(runs.acted), settings, acted, **AT_ONCE).then(
             plainly(handlers.settings_changed), settings, planned, **QUIET
         )
 
@@ -82,6 +84,18 @@ def _wire_view(page: Components, handlers: Handlers) -> None:
 
 def plainly(handler: Callable[..., Told]) -> Callable[..., Told]:
     """The handler, with what the visitor should read shown as a notice."""
+    if inspect.isasyncgenfunction(handler):
+
+        @wraps(handler)
+        async def streamed(*arguments: Any) -> Any:
+            try:
+                async with aclosing(handler(*arguments)) as updates:
+                    async for update in updates:
+                        yield update
+            except InputError as error:
+                raise gr.Error(escape(str(error)), print_exception=False) from error
+
+        return cast(Callable[..., Told], streamed)
 
     @wraps(handler)
     def told(*arguments: Any) -> Told:

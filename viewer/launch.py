@@ -87,8 +87,9 @@ def access_of(arguments: Arguments, port: int) -> Access:
         raise InputError(f"--upload-gib {arguments.upload_gib}: name three sizes, of a file, of a visitor and of all.")
     limits = Limits(arguments.max_sessions, max(1, arguments.max_sessions // 4))
     return Access(
-        arguments.host, port, arguments.share == "yes", policy, may_download, limits, quota, arguments.health == "yes"
-    )
+        arguments.host, port, arguments.share == "yes", policy, may_download, limits, quota=quota,
+        health=arguments.health == "yes",
+    )  # fmt: skip
 
 
 def credentials(arguments: Arguments) -> str | None:

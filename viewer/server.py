@@ -31,7 +31,7 @@ from viewer.receiving import upload_routes
 from viewer.request import Clip
 from viewer.run_handlers import RunHandlers
 from viewer.scripting import Scripting, offer
-from viewer.sessions import Limits, Sessions
+from viewer.sessions import Lifetimes, Limits, Sessions
 from viewer.showing import Showing
 from viewer.state import ExampleClip, ReductionSettings, SamplingSettings
 from viewer.timeline import timeline_routes
@@ -73,6 +73,7 @@ class Access:
     policy: AccessPolicy = field(default_factory=AccessPolicy)
     may_download: bool = True  # visitors may choose models that are not on this disk
     limits: Limits = field(default_factory=Limits)
+    lifetimes: Lifetimes = field(default_factory=Lifetimes)
     quota: Quota = field(default_factory=Quota)
     health: bool = False  # answer /health and /metrics
 
@@ -94,7 +95,7 @@ def running(access: Access, model: str) -> Iterator[Running]:
     if engine.models.at_hand(model) is None:
         engine.models.get(model)  # named on the command line: better to fail before the page is up
     opening = Opening(engine, *first_settings(model))
-    sessions = Sessions(engine, limits=access.limits, opening=opening)
+    sessions = Sessions(engine, access.lifetimes, access.limits, opening)
     demo = page(engine, sessions, model)
     opening.start()
     try:

@@ -1,0 +1,20 @@
+"""The soak, for a moment: nothing of visitors who come and go in every way stays. By hand: `python tests/soak.py`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SECONDS = 15
+WAYS = ("closes", "falls_silent", "closes_at_a_press", "never_lives", "brings_files")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_nothing_grows_while_visitors_come_and_go() -> None:
+    soak = Path(__file__).parents[1] / "soak.py"
+    done = subprocess.run([sys.executable, str(soak), str(SECONDS)], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nothing has grown" in done.stdout
+    assert all(f"× {way}" in done.stdout for way in WAYS), done.stdout

@@ -229,7 +229,7 @@ def needs(name, known):
         if "extra ==" not in line:
             needs(re.match(r"[A-Za-z0-9._-]+", line)[0], known)
 
-present = set()
+present = {"spark3r"}  # what `pip install .` leaves in a checkout makes it a distribution
 for name in ("torch", "numpy", "opencv-python", "safetensors"):
     needs(name, present)
 owners = metadata.packages_distributions()

@@ -32,10 +32,13 @@ def _flash(q: Tensor, k: Tensor, v: Tensor, *given: Any, **named: Any) -> tuple[
     return torch.empty_like(q), lse, None, None, q.shape[2], k.shape[2], count, count.clone(), q.new_empty(0)
 
 
-def _efficient(q: Tensor, k: Tensor, v: Tensor, *given: Any, **named: Any) -> tuple[Any, ...]:
+def _efficient(
+    q: Tensor, k: Tensor, v: Tensor, bias: Any, with_lse: bool, *given: Any, **named: Any
+) -> tuple[Any, ...]:
     count = q.new_empty((), dtype=torch.int64)
+    rows = q.shape[2] if with_lse else 0
     out = q.new_empty(q.shape[0], q.shape[2], q.shape[1], v.shape[3]).transpose(1, 2)
-    return out, q.new_empty(*q.shape[:2], 0, dtype=torch.float32), count, count.clone()
+    return out, q.new_empty(*q.shape[:2], rows, dtype=torch.float32), count, count.clone()
 
 
 # What fused attention gives without data, in the shapes of later versions: torch 2.3 has no such kernels.

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from spark3r.installation import assets
+
 ROOT = Path(__file__).parents[2]
 SECONDS = 180.0
 
@@ -34,7 +36,7 @@ def reconstruct(clip: Path, out: Path, *more: str) -> list[str]:
 
 @pytest.mark.slow
 def test_a_killed_rank_ends_all_within_seconds_and_is_named(tmp_path: Path) -> None:
-    clip = ROOT / "assets" / "clips" / "long_walk"
+    clip = assets("clips") / "long_walk"
     process = torchrun(3, *reconstruct(clip, tmp_path / "scene.npz", "--schedule", "off"))
     victim = _rank_at_work(process.pid, rank=2)
     os.kill(victim, signal.SIGKILL)

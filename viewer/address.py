@@ -2,9 +2,11 @@
 
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
+from spark3r.reduction.schedule import ReductionSchedule
 from viewer.request import Clip
 from viewer.runs import KeptRun
 from viewer.state import ReductionSettings, SamplingSettings
@@ -50,20 +52,35 @@ def read_query(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def command(run: KeptRun) -> str:
-    """The command that makes this comparison."""
+    """The command that makes this comparison, as a shell takes it."""
     sampling: SamplingSettings = run.input.sampling
-    parts = ["python", "-m", "spark3r", "compare", *(str(path) for path in run.input.clip.paths[:1])]
+    parts = ["python", "-m", "spark3r", "compare", str(_source(run.input.clip))]
     parts += ["--model", sampling.model, "--max-frames", str(sampling.max_frames)]
     if sampling.fps:
         parts += ["--fps", f"{sampling.fps:g}"]
     if sampling.resolution:
         parts += ["--resolution", str(sampling.resolution)]
+    if run.settings.mode != "file" and _is_unusual(run.schedule):  # there are no flags for it, so a file is written
+        written = shlex.join(["printf", "%s", run.schedule.to_json()]) + " > schedule.json"
+        return f"{written} && {shlex.join([*parts, '--schedule', 'schedule.json'])}"
     return shlex.join([*parts, *_reduction(run.settings, run)])
+
+
+def _source(clip: Clip) -> Path:
+    """What holds the clip: one path, so the folder where it is several files."""
+    return clip.paths[0] if len(clip.paths) == 1 else clip.paths[0].parent
+
+
+def _is_unusual(schedule: ReductionSchedule) -> bool:
+    usual = ReductionSchedule()
+    return schedule.group_size != usual.group_size or (schedule.kv_factor > 1 and schedule.kv_boost != usual.kv_boost)
 
 
 def _reduction(settings: ReductionSettings, run: KeptRun) -> list[str]:
     if settings.mode == "auto":
         return ["--schedule", "auto"]
+    if settings.mode == "file":
+        return ["--schedule", settings.file]
     schedule = run.schedule
     if run.policy != "spark3r":
         return ["--schedule", schedule.word]

@@ -74,6 +74,7 @@ def curve(runs: Runs, source: Input | None, measure_key: str, report: RunReport,
         across=[Tick(100 * at / width, f"{at / 1000:g} s") for at in ticks(width)],
         up=[Tick(100 * at / height, measure.write(at)) for at in ticks(height)],
         truth=any(run.truth is not None for run, _, _ in known), report=report, estimate=estimate, grid=grid,
+        kinds=list(dict.fromkeys((run.policy, title(run)) for run, _, _ in known)),
     )  # fmt: skip
 
 
@@ -98,7 +99,7 @@ def short_name(run: KeptRun) -> str:
     words = f"q {schedule.query_factor} · kv {schedule.kv_factor}"
     if run.policy == "spark3r":
         return f"auto · {words}" if run.settings.mode == "auto" else words
-    return f"{title(run)} {schedule.query_factor}"
+    return schedule.word.replace(":", " ").capitalize()  # "Uniform 4", "Chunked 12+4"
 
 
 def fastest_within(runs: Sequence[KeptRun], measure_key: str, tolerance: float) -> KeptRun | None:

@@ -13,12 +13,15 @@ Side = Literal["left", "right"]  # of the page: any run may stand in either pane
 SIDES: tuple[Side, Side] = ("left", "right")
 Kind = Literal["dense", "reduced"]
 TITLES: dict[Kind, str] = {"dense": "Dense", "reduced": "Spark3R"}
-POLICIES: tuple[tuple[str, PolicyName], ...] = (
+CHUNKED = "chunked"  # no policy of attention: windows of a few frames, each dense, joined on what they share
+WINDOW, OVERLAP = 12, 4  # frames
+POLICIES: tuple[tuple[str, str], ...] = (
     ("Spark3R: merge queries, prune keys/values", "spark3r"),
     ("Uniform: merge both sides alike", "uniform"),
     ("Grid: keys/values of a few patches per frame", "grid"),
     ("Anchor: a grid, own key and mean", "anchor"),
     ("Register: special tokens alone", "register"),
+    (f"Chunked: windows of {WINDOW} frames sharing {OVERLAP}", CHUNKED),
 )
 
 Colour = Literal["image", "depth", "confidence", "difference", "error"]
@@ -84,9 +87,16 @@ class ReductionSettings(_Settings):
             if not self.file:
                 raise InputError("Choose a schedule file (.json) below: `python -m spark3r probe` writes one.")
             return ReductionSchedule.read(self.file)
+        if self.policy == CHUNKED:
+            return chunked()
         policy = cast(PolicyName, self.policy)  # a name that there is not is refused by the schedule
         boost = 1 if self.kv_factor == 1 else self.kv_boost  # a factor of 1 is off, everywhere
         return ReductionSchedule(self.query_factor, self.kv_factor, self.group_size, boost, sensitive_layers, policy)
+
+
+def chunked() -> ReductionSchedule:
+    """What many do with long clips instead: windows, each of them dense."""
+    return ReductionSchedule.off().with_(window=WINDOW, overlap=OVERLAP)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from spark3r.reduction.schedule import ReductionSchedule
 from viewer.engine import Engine
 from viewer.job import Job, Visitor
 from viewer.request import RunRequest
-from viewer.state import ReductionSettings
+from viewer.state import CHUNKED, WINDOW, ReductionSettings, chunked
 
 QUERY_FACTORS = (1, 2, 4, 8)
 KV_FACTORS = (1, 4, 16, 64)
@@ -49,6 +49,7 @@ class Grid:
             auto = ReductionSchedule.auto(frames, model.config.sensitive_layers)
             found += [auto, *(auto.with_(policy=policy) for policy in ("grid", "anchor", "register"))]
             found += [ReductionSchedule(query, policy="uniform") for query in self.query_factors if query > 1]
+            found += [chunked()] if frames > WINDOW else []
         return [each for index, each in enumerate(found) if each not in found[:index] and not each.is_off]
 
 
@@ -63,7 +64,8 @@ def settings_of(schedule: ReductionSchedule, before: ReductionSettings) -> Reduc
     """The dials that make this schedule."""
     return replace(
         before, mode="manual", query_factor=schedule.query_factor, kv_factor=schedule.kv_factor,
-        group_size=schedule.group_size, kv_boost=schedule.kv_boost, policy=schedule.policy,
+        group_size=schedule.group_size, kv_boost=schedule.kv_boost,
+        policy=CHUNKED if schedule.window else schedule.policy,
     )  # fmt: skip
 
 

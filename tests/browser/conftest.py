@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
@@ -24,10 +24,16 @@ FLAGS = [
     "--disable-component-update",
 ]  # fmt: skip
 START_SECONDS = 180
-RUN_MS = 120_000
+RUN_MS = 180_000
+PATIENCE_MS = 60_000  # for whatever a page does at once where nothing else runs
 DIALS = {"Query factor": "query_factor", "Key/value factor": "kv_factor"}
 PANE_GREY = 20  # viser's dark background
 
+# Software draws the clouds: at half the size it leaves the processor to the runs, and colours stay what they are.
+COARSE = """if (location.pathname.includes("/viewer/") && !location.search.includes("fixedDpr"))
+  history.replaceState(null, "", "?fixedDpr=0.5");"""
+
+expect.set_options(timeout=PATIENCE_MS)
 
 # Written, and not yet seen to pass from end to end: they run and are told as xfailed or xpassed. Take a name off the
 # list once it has passed several times in a row on an idle machine.
@@ -35,10 +41,8 @@ NOT_YET_STEADY = {
     "test_following_looks_through_the_frames_camera_in_both_panes",
     "test_both_panes_fill_the_screen",
     "test_the_report_opens_from_disk_without_a_network",
-    "test_a_fresh_tab_shows_a_real_result_at_once",
-    "test_the_dial_and_its_effect_are_seen_together",
-    "test_small_screens_cut_nothing_off",
     "test_a_dial_measures_keeps_and_restores",
+    "test_a_dial_stays_where_the_hand_left_it_however_late_the_page_answers",
     "test_a_sweep_fills_the_plot_and_a_dot_brings_its_run_back",
     "test_a_failed_upload_disables_run_and_says_why",
     "test_the_whole_page_takes_a_drop",
@@ -67,7 +71,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server_log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """What the app writes to standard error; shown with a test that fails."""
     path = tmp_path_factory.mktemp("log") / "stderr"
@@ -76,9 +80,9 @@ def server_log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     print(path.read_text(), file=sys.stderr)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def address(server_log: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a running page, started from some other folder; the app has to end by itself when it is told to.
+    """URL of a page that runs for all tests, started from some other folder; the app has to end by itself when told to.
 
     SIGTERM, which the app takes as Ctrl-C: a shell starts its background jobs, tests among them, deaf to SIGINT.
     """
@@ -107,7 +111,7 @@ def wait_for_server(url: str, server: subprocess.Popen[bytes]) -> None:
     raise AssertionError("the app did not come up")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
@@ -128,18 +132,29 @@ def tab(chromium: Browser, address: str) -> Iterator[Page]:
 
 
 def new_tab(
-    chromium: Browser, address: str, width: int = 1440, height: int = 900, dark: bool = False, query: str = ""
+    chromium: Browser,
+    address: str,
+    width: int = 1440,
+    height: int = 900,
+    *,
+    dark: bool = False,
+    query: str = "",
+    sharp: bool = False,
 ) -> Page:
-    """Open the page in a context of its own and wait until both panes stand."""
-    page = chromium.new_context(
+    """Open the page in a context of its own and wait until both panes stand; `sharp`: as a person sees it."""
+    context = chromium.new_context(
         viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
-    ).new_page()
+    )
+    context.set_default_timeout(PATIENCE_MS)
+    if not sharp:
+        context.add_init_script(COARSE)
+    page = context.new_page()
     page.strayed, page.errors = [], []  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     own = (address, address.replace("http", "ws"), "data:", "blob:")
     page.on("request", lambda request: None if request.url.startswith(own) else page.strayed.append(request.url))  # pyright: ignore[reportAttributeAccessIssue]
     page.on("pageerror", lambda error: page.errors.append(str(error)))  # pyright: ignore[reportAttributeAccessIssue]
     page.goto(address + query)
-    page.wait_for_function("document.querySelectorAll('iframe.viewer').length === 2", timeout=60_000)
+    page.wait_for_function("document.querySelectorAll('iframe.viewer').length === 2", timeout=RUN_MS)
     for side in ("left", "right"):
         camera_ready(page, side)
     return page
@@ -147,7 +162,7 @@ def new_tab(
 
 def camera_ready(page: Page, side: str) -> None:
     page.wait_for_function(
-        f"document.querySelector('#pane-{side} iframe')?.contentWindow?.__viserMutable?.cameraControl", timeout=60_000
+        f"document.querySelector('#pane-{side} iframe')?.contentWindow?.__viserMutable?.cameraControl", timeout=RUN_MS
     )
 
 

@@ -75,7 +75,7 @@ def tab(arguments: argparse.Namespace, offline: bool) -> Iterator[Page]:
                 sync_playwright() as playwright,
                 contextlib.closing(playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)) as browser,
             ):
-                yield new_tab(browser, address, width, height, dark=arguments.dark)
+                yield new_tab(browser, address, width, height, dark=arguments.dark, sharp=True)
         finally:
             server.terminate()
             server.wait(timeout=30)

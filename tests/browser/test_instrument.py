@@ -235,7 +235,7 @@ def test_both_panes_fill_the_screen(shown: Page) -> None:
     assert size is not None
     assert (box["width"], box["height"]) == (size["width"], size["height"])
     shown.click("[data-pane-tool=full]")
-    expect(shown.locator("[data-pane-tool=full]")).to_have_attribute("aria-pressed", "false", timeout=60_000)
+    expect(shown.locator("[data-pane-tool=full]")).to_have_attribute("aria-pressed", "false")
 
 
 def test_the_report_opens_from_disk_without_a_network(shown: Page, chromium: Browser, tmp_path: Path) -> None:

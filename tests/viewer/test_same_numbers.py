@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import shlex
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,9 +19,11 @@ from spark3r.models.config import ResizeRule
 from spark3r.models.families.mini import MINI_CONFIG
 from spark3r.models.network import build
 from tests.viewer.conftest import Nobody
+from viewer import address
 from viewer.engine import Engine
 from viewer.job import Job
 from viewer.request import Clip, RunRequest
+from viewer.runs import KeptRun
 from viewer.state import ReductionSettings, SamplingSettings
 
 # What depends on the settings alone, and not on the moment.
@@ -44,23 +49,41 @@ def portrait(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_compare_and_page_agree_on_every_number(
-    cropping_model: Path, portrait: Path, engine: Engine, tmp_path: Path
-) -> None:
-    flags = ["--model", str(cropping_model), "--query-factor", "2", "--kv-factor", "2", "--max-frames", "4"]
-    assert main(["compare", str(portrait), *flags, "--quiet", "--json", str(tmp_path / "command.json")]) == 0
-    command = json.loads((tmp_path / "command.json").read_text())
+def shown_by_the_page(source: Path, model: Path, reduction: ReductionSettings, engine: Engine) -> list[KeptRun]:
     request = RunRequest(
-        Clip("portrait", (portrait,)),
-        describe_source(portrait),
-        SamplingSettings(4, 0.0, str(cropping_model), 0),
-        ReductionSettings("manual", 2, 2, 20, 1, "spark3r"),
-    )
+        Clip("portrait", (source,)), describe_source(source), SamplingSettings(4, 0.0, str(model), 0), reduction
+    )  # fmt: skip
     nobody = Nobody()
     job = Job(request, engine, nobody)
     job.work()
     assert job.report.phase == "done", job.report.message
-    dense, reduced = nobody.runs.values()
+    return list(nobody.runs.values())
+
+
+def said_by(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the command that the page shows finds, run as a shell would run it in an empty folder."""
+    monkeypatch.chdir(folder)
+    *before, compare = command.split(" && ")
+    for line in before:
+        subprocess.run(["sh", "-c", line], check=True)
+    python, module, name, *arguments = shlex.split(compare)
+    assert (python, module, name) == ("python", "-m", "spark3r")
+    assert main([*arguments, "--quiet", "--json", "command.json"]) == 0
+    return json.loads((folder / "command.json").read_text())
+
+
+@pytest.mark.parametrize("group_size", [20, 3])  # the usual; one for which there is no flag
+def test_the_command_that_the_page_shows_finds_the_same_numbers(
+    group_size: int,
+    cropping_model: Path,
+    portrait: Path,
+    engine: Engine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = ReductionSettings("manual", 2, 2, group_size, 3, "spark3r")
+    dense, reduced = shown_by_the_page(portrait, cropping_model, settings, engine)
+    command = said_by(address.command(reduced), tmp_path, monkeypatch)
     assert reduced.difference is not None
     assert reduced.difference.to_json() == command["difference"]
     for run, printed in ((dense, command["rows"][0]), (reduced, command["rows"][1])):

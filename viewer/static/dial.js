@@ -1,7 +1,10 @@
 // A dial moves freely under the hand and tells the page only where it is left: on release, or a moment after a key.
-const KEY_PAUSE_MS = 350;
+// What the hand chose holds until the page answers for it: answers to what was set before come late, and change nothing.
+const PAUSE_MS = 350;
 let pause = 0;
-let held = null; // where the hand is, until the page has been told
+let isDown = false; // the pointer, on the dial
+let held = null; // what the hand chose and the page has not answered yet
+let told = false; // whether the page knows of it
 
 function stopOf(input) {
   const place = Number(input.value);
@@ -15,26 +18,50 @@ function show(input) {
   input.setAttribute("aria-valuetext", `${stop.value}: ${stop.kept}`);
 }
 
+function tell() {
+  if (held === null || told) return;
+  if (held === props.value) {
+    held = null;
+    return;
+  }
+  told = true;
+  props.value = held;
+  trigger("release", { value: held });
+}
+
+function leave() {
+  clearTimeout(pause);
+  if (!isDown) pause = setTimeout(tell, PAUSE_MS);
+}
+
+// A browser sends no "change" for a drag during which the page redrew the dial, so the pointer is heard itself.
+element.addEventListener("pointerdown", () => { isDown = true; });
+for (const name of ["pointerup", "pointercancel"]) {
+  window.addEventListener(name, () => {
+    if (!isDown) return;
+    isDown = false;
+    leave();
+  });
+}
 element.addEventListener("input", ({ target }) => {
   held = stopOf(target).value;
+  told = false;
   show(target);
+  leave();
 });
 
-element.addEventListener("change", ({ target }) => {
-  clearTimeout(pause);
-  pause = setTimeout(() => {
-    const { value } = stopOf(target);
-    held = null;
-    if (value === props.value) return;
-    props.value = value;
-    trigger("release", { value });
-  }, KEY_PAUSE_MS);
-});
+// What is pressed elsewhere, a run in the plot say, may turn the dial.
+document.addEventListener("click", ({ target }) => {
+  if (told && !element.contains(target)) held = null;
+}, { capture: true });
 
-// Redrawn for another clip, it stands where it was left.
 watch(["view", "value"], () => {
   const input = element.querySelector("input");
-  const place = input.dataset.stops.split(" ").indexOf(String(held ?? props.value));
+  const stops = input.dataset.stops.split(" ").map(Number);
+  const isAnswer = told && Number(input.dataset.answers) === held;
+  if (isAnswer || !stops.includes(held)) held = null;
+  if (held !== null && told && props.value !== held) props.value = held;
+  const place = stops.indexOf(held ?? props.value);
   if (place < 0) return;
   input.value = place;
   show(input);

@@ -41,6 +41,16 @@ def launched() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def finish_together() -> None:
+    """Waits until every process that torchrun started has come here, for it ends all where one ends with an error."""
+    if not launched():
+        return
+    store, own, size = next(iter(rendezvous("env://", timeout=PATIENCE)))
+    store.set(f"spark3r/finished/{own}", "1")
+    while not all(store.check([f"spark3r/finished/{rank}"]) for rank in range(size)):
+        time.sleep(10 * POLL_SECONDS)
+
+
 class RankLost(InputError):
     """Another rank failed or is gone; the message names it and the cause."""
 

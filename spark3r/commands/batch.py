@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 
 from spark3r.commands.options import RunOptions, UsageError, shown_as
@@ -22,6 +23,7 @@ from spark3r.frames.image import IMAGE_SUFFIXES
 from spark3r.frames.source import VIDEO_SUFFIXES
 from spark3r.inference import reconstruct
 from spark3r.models.network import Network
+from spark3r.world import RankLost, finish_together
 
 CLIP_SUFFIXES = VIDEO_SUFFIXES | {".zip"}
 REPORT = "report.jsonl"
@@ -56,6 +58,8 @@ class Batch(RunOptions):
         first, step = self._ours()
         clips = list(zip(every, unique_names(every), strict=True))[first::step]
         self.out.mkdir(parents=True, exist_ok=True)
+        if self.spread and torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         report, network, failed = Report(self), self.load(), []
         for clip, name in clips:
             target = self.out / f"{name}{self.format}"
@@ -69,6 +73,8 @@ class Batch(RunOptions):
             "\n".join([f"{done} of {len(clips)} clips are in {self.out}", *failed]),
             {"done": done, "failed": failed, "output": str(self.out)},
         )
+        if self.spread:
+            finish_together()
         if failed:
             raise InputError(f"{len(failed)} of {len(clips)} clips could not be reconstructed")
 
@@ -92,8 +98,11 @@ class Batch(RunOptions):
             schedule = self.reduction(len(frames), network)
             scene = reconstruct(frames, network, schedule, resolution=self.resolution, progress=report.progress)
             write(scene, target, origin=Origin(clip=frames.source, source=clip))
-        except InputError as error:
-            return {"clip": str(clip), "error": str(error)}
+        except RankLost:  # the ranks that the other clips need are gone as well
+            raise
+        except Exception as error:  # noqa: BLE001 told, in the report and at the end; the other clips are none of its
+            told = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            return {"clip": str(clip), "error": told}
         seconds = time.perf_counter() - started
         report.doing(f"{clip.name}: {len(frames)} frames in {milliseconds(seconds * 1e3)}")
         return {"clip": str(clip), "output": str(target), "seconds": round(seconds, 3), **cost_row(scene)}

@@ -1,9 +1,9 @@
 """Groups of ranks as torchrun makes them, in a fraction of a second: forked from one process that has imported all.
 
-The nursery reads one JSON object per line, {"scene", "ranks", "arguments", "seconds"}: `scene(**arguments)` of
+The nursery reads one JSON object per line, {"scene", "ranks", "arguments", "seconds", "ends"}: `scene(**arguments)` of
 tests/distributed/scenes.py runs on every rank, and its answer is the rank's exit code. It answers with a line of JSON:
-the exit codes, what each rank printed, and how long it took. Unlike torchrun it ends nobody when a rank fails: the
-ranks must see to that themselves.
+the exit codes, what each rank printed, and how long it took. Unless `ends` says so it does not end the others when a
+rank fails, as torchrun does: the ranks must see to that themselves.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class Nursery:
             cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-    def run(self, scene: str, ranks: int, seconds: float = SECONDS, **arguments: Any) -> Ended:
+    def run(self, scene: str, ranks: int, seconds: float = SECONDS, *, ends: bool = False, **arguments: Any) -> Ended:
         """One group, from its start to the end of its last rank."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        asked = {"scene": scene, "ranks": ranks, "seconds": seconds, "arguments": arguments}
+        asked = {"scene": scene, "ranks": ranks, "seconds": seconds, "arguments": arguments, "ends": ends}
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         return Ended(**json.loads(self._process.stdout.readline()))
@@ -62,7 +62,7 @@ class Nursery:
         self._process.communicate()
 
 
-def _group(scene: str, ranks: int, seconds: float, arguments: dict[str, Any]) -> Ended:
+def _group(scene: str, ranks: int, seconds: float, arguments: dict[str, Any], ends: bool) -> Ended:
     from torch._C._distributed_c10d import TCPStore
 
     with socket.socket() as probe:
@@ -72,13 +72,13 @@ def _group(scene: str, ranks: int, seconds: float, arguments: dict[str, Any]) ->
     with tempfile.TemporaryDirectory() as folder:
         pids = [_forked(scene, rank, ranks, port, Path(folder) / str(rank), arguments) for rank in range(ranks)]
         store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)  # as torchrun holds it
-        codes = _codes(pids, started + seconds)
+        codes = _codes(pids, started + seconds, ends)
         del store
         printed = [(Path(folder) / str(rank)).read_text() for rank in range(ranks)]
     return Ended(codes, printed, time.monotonic() - started)
 
 
-def _codes(pids: list[int], deadline: float) -> list[int]:
+def _codes(pids: list[int], deadline: float, ends: bool) -> list[int]:
     codes: dict[int, int] = {}
     while len(codes) < len(pids):
         for pid in set(pids) - codes.keys():
@@ -87,6 +87,8 @@ def _codes(pids: list[int], deadline: float) -> list[int]:
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
                 codes[pid] = os.waitstatus_to_exitcode(status)
+                for other in set(pids) - codes.keys() if ends and codes[pid] else ():
+                    os.kill(other, signal.SIGTERM)
         time.sleep(0.02)
     return [codes[pid] for pid in pids]
 

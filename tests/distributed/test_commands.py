@@ -69,3 +69,26 @@ def test_a_clip_that_cannot_be_read_at_all_names_no_rank(nursery: Nursery, tmp_p
     assert ended.codes == [1, 0]
     assert len(ended.said) == 1
     assert ended.said[0].startswith("spark3r: bad.mp4 is neither a video")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three clips, of which the second cannot be read."""
+    folder = tmp_path_factory.mktemp("clips")
+    for name in ("a", "c"):
+        numbered_video(folder / f"{name}.mp4", 22, (64, 64))
+    (folder / "b.mp4").write_bytes(b"no video")
+    return folder
+
+
+@pytest.mark.parametrize("more", [(), ("--spread",)], ids=["every clip shared", "each rank its own"])
+def test_a_batch_on_ranks(nursery: Nursery, clips: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
+    """As torchrun does, the others are ended when a rank ends with an error: rank 1, which alone has a clip that fails,
+    must wait for rank 0."""
+    words = ["batch", str(clips), "-o", str(tmp_path), "--resolution", "64", "--quiet", *more]
+    ended = nursery.run("command", 2, ends=True, arguments=words)
+    assert sorted(ended.codes) == [0, 1], ended
+    assert sorted(path.stem for path in tmp_path.glob("*.npz")) == ["a", "c"], ended
+    lines = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().splitlines()]
+    assert ["error" in line for line in sorted(lines, key=lambda line: line["clip"])] == [False, True, False]
+    assert {len(line.get("ranks", ())) for line in lines} == ({0} if more else {0, 2})

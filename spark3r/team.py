@@ -80,6 +80,10 @@ class Leader:
         self._latest: list[slice] | None = None  # the parts of the clip that the others hold
         self._read: weakref.WeakKeyDictionary[Frames, list[slice]] = weakref.WeakKeyDictionary()  # held by the others
 
+    def leave(self) -> None:
+        """For a process that ends at once: the others need not look for what became of it."""
+        self.world.say_goodbye()
+
     def read(
         self,
         source: str | Path | Sequence[str | Path],

@@ -33,7 +33,8 @@ LEAVING_SECONDS = 10.0  # for a job to stop when its process ends
 
 GONE = "it is gone: killed, out of memory, or its machine cannot be reached"
 
-_FAILED, _JOB, _STOPPED, _ALIVE = "spark3r/failed", "spark3r/job/{}", "spark3r/stopped/{}", "spark3r/alive/{}"
+_FAILED, _LEFT = "spark3r/failed", "spark3r/left"
+_JOB, _STOPPED, _ALIVE = "spark3r/job/{}", "spark3r/stopped/{}", "spark3r/alive/{}"
 
 
 def launched() -> bool:
@@ -184,13 +185,18 @@ class World:
         """Of the first failure: those that follow from it say nothing new."""
         self._store.compare_set(_FAILED, "", json.dumps([self.rank, cause]))
 
+    def say_goodbye(self) -> None:
+        """Rank 0 sends the others home; what they miss of it from now on is no failure."""
+        self._store.set(_LEFT, "1")
+        self.announce("leave")
+
     def close(self) -> None:
-        """Rank 0 sends the others home, from a job that another of its threads is in too; each leaves the group."""
+        """Leaves the group; rank 0 when a job that another of its threads is in has stopped, and with all others."""
         if self.leads:
             if not self._idle.is_set():
                 self.stop()
                 self._idle.wait(LEAVING_SECONDS)
-            self.announce("leave")
+            self.say_goodbye()
         self._ended.set()
         self._watch.join(timeout=2 * BEAT_SECONDS)
         if dist.is_initialized():
@@ -227,6 +233,8 @@ class World:
             if self._store.check([_FAILED]):
                 rank, cause = json.loads(self._store.get(_FAILED))
                 return int(rank), str(cause)
+            if self._store.check([_LEFT]):
+                return None
             lost = self._silent(silent)
             if lost is not None:
                 return lost, GONE
@@ -256,6 +264,8 @@ class World:
 
     def _terminated(self, number: int, frame: object) -> None:
         """torchrun ends the others when one has died: say which, then go."""
+        if self._store.check([_LEFT]):
+            os._exit(0)
         self._end(*(self._culprit(SUSPECT_SECONDS + BEAT_SECONDS) or (None, "the run was terminated")))
 
     def _end(self, rank: int | None, cause: str) -> None:

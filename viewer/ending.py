@@ -40,6 +40,7 @@ class Ending:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self.asked.is_set():
+            self.tidy()
             os._exit(0)
         self.asked.set()
         if not self._is_serving:  # nothing runs yet, and whatever is being imported need not hear of it

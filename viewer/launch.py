@@ -152,25 +152,55 @@ def run() -> int:
         return 1
     arguments = tyro.cli(Arguments)
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        from spark3r.team import team
-
-        with team() as leads:
-            return _served(arguments, ending) if leads else 0
-    if arguments.gpus > 1:  # again, as rank 0 of a group
-        start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={arguments.gpus}", *sys.argv]
-        os.execv(sys.executable, [sys.executable, *start])
+        return _served_by_all(arguments, ending)
+    if arguments.gpus > 1:
+        return _launched(arguments.gpus)
     ending.leave(_served(arguments, ending))
     return 0
 
 
-def _served(arguments: Arguments, ending: Ending) -> int:
+def _launched(ranks: int) -> int:
+    """The same command line again, in so many processes of torchrun's, until they have ended."""
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    try:
+        torchrun.main(["--standalone", f"--nproc-per-node={ranks}", *sys.argv])
+    except SignalException:  # passed on to the page, which has ended
+        return 0
+    except ChildFailedError:  # it has said why
+        return 1
+    return 0
+
+
+def _served_by_all(arguments: Arguments, ending: Ending) -> int:
+    """As rank 0, the page; as another, what that asks for."""
+    from spark3r import team
+
+    with team.team() as leads:
+        if not leads:
+            return 0
+        ending.listen()  # as a page that is alone
+        assert team.leader is not None
+        code = _served(arguments, ending, team.leader.leave)
+    ending.leave(code)
+    return code
+
+
+def _served(arguments: Arguments, ending: Ending, farewell: Callable[[], None] = lambda: None) -> int:
     """`main` with a folder of its own for temporary files, which goes with it."""
+
+    def tidy() -> None:
+        farewell()
+        scratch.remove()
+
     try:
         scratch = open_scratch()
     except OSError as error:
         print(f"No temporary files can be made ({error.strerror}): name another folder with TMPDIR.", file=sys.stderr)
         return 1
-    ending.tidy = scratch.remove
+    ending.tidy = tidy
     try:
         return main(arguments, ending.wait)
     finally:

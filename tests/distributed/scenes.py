@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,7 @@ def stopped_then_whole(clip: str, told: str) -> int:
     """Several jobs of one group; rank 0 writes what it saw of them to `told`."""
     rank, readable = int(os.environ["RANK"]), rank_part.read_frames
     if rank == 1:
-        refusals = iter([InputError("not this time")])
+        refusals: Iterator[Exception | None] = iter([InputError("not this time")])
         _before(rank_part, "read_frames", lambda: _raise_next(refusals))
     with team.team() as leads:
         if not leads:
@@ -72,6 +74,41 @@ def stopped_then_whole(clip: str, told: str) -> int:
     return 0
 
 
+def page(clip: str, told: str) -> int:
+    """The page's own runs on ranks: one that is stopped, one whose clip rank 1 cannot read, and a whole one."""
+    from spark3r.frames import describe_source
+    from tests.viewer.conftest import Nobody
+    from viewer.engine import Engine, Models, RunQueue
+    from viewer.job import Job
+    from viewer.request import Clip, RunRequest
+    from viewer.state import ReductionSettings, SamplingSettings
+
+    if os.environ["RANK"] == "1":
+        refusals: Iterator[Exception | None] = iter([None, InputError("not this time")])
+        _before(rank_part, "read_frames", lambda: _raise_next(refusals))
+    with team.team() as leads:
+        if not leads:
+            return 0
+        engine = Engine(RunQueue(), Models())
+        request = RunRequest(
+            Clip("clip", (Path(clip),)), describe_source(clip), SamplingSettings(23, 0.0, "mini", SIDE),
+            ReductionSettings("manual", 2, 2, 20, 1, "spark3r"),
+        )  # fmt: skip
+        phases = []
+        for stops in (True, False, False):
+            job = Job(request, engine, Nobody())
+            nobody = job._visitor
+            if stops:
+                _before(job, "_hear", job.stop)
+            threading.Thread(target=job.work).start()
+            while job.report.is_busy:
+                time.sleep(0.05)
+            phases.append([job.report.phase, job.report.message])
+        ranks = [[part.frames for part in run.scene.cost.ranks] for run in nobody.runs.values() if run.scene]
+        Path(told).write_text(json.dumps({"phases": phases, "ranks": ranks}))
+    return 0
+
+
 def _stopped(frames: Frames, network: Network, after: int) -> str:
     """How a run ends that is asked to stop when it asks so often."""
     asked = iter(range(after))
@@ -82,8 +119,9 @@ def _stopped(frames: Frames, network: Network, after: int) -> str:
     return "went on"
 
 
-def _raise_next(errors: Iterator[Exception]) -> None:
-    for error in errors:
+def _raise_next(errors: Iterator[Exception | None]) -> None:
+    error = next(errors, None)
+    if error is not None:
         raise error
 
 

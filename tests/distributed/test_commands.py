@@ -92,3 +92,15 @@ def test_a_batch_on_ranks(nursery: Nursery, clips: Path, tmp_path: Path, more: t
     lines = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().splitlines()]
     assert ["error" in line for line in sorted(lines, key=lambda line: line["clip"])] == [False, True, False]
     assert {len(line.get("ranks", ())) for line in lines} == ({0} if more else {0, 2})
+
+
+@pytest.mark.slow
+def test_the_page_runs_stops_and_fails_on_ranks_and_goes_on(nursery: Nursery, clip: Path, tmp_path: Path) -> None:
+    ended = nursery.run("page", 2, clip=str(clip), told=str(tmp_path / "told.json"))
+    assert ended.codes == [0, 0], ended
+    told = json.loads((tmp_path / "told.json").read_text())
+    stopped, failed, done = told["phases"]
+    assert stopped[0] == "stopped"
+    assert failed == ["failed", "rank 1 could not read its part: not this time"]
+    assert done[0] == "done", done
+    assert told["ranks"] == [[11, 12], [20, 3]]  # dense runs are split by single frames

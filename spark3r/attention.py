@@ -65,6 +65,10 @@ class Placed(Protocol):
 class Reduction:
     """What a global layer does to its tokens before attending. This one does nothing: dense attention."""
 
+    arrives = (
+        False  # whether the context is on its way still, so that queries are better projected before it is asked for
+    )
+
     def queries(self, x: Tensor) -> Tensor:
         return x
 
@@ -159,8 +163,7 @@ class Attention(nn.Module):
         plan: LayerPlanner = no_reduction,
     ) -> Tensor:  # [B, N, C]
         reduction = plan(x)
-        x_q, x_kv = reduction.queries(x), reduction.context(x)
-        q, k, v = self._project(x_q, x_kv)
+        q, k, v = self._project(x, reduction)
         q, k, v = self._normed(self.q_norm, q), self._normed(self.k_norm, k), v.transpose(1, 2)
         if rotation is not None:
             q = reduction.query_rotation(rotation).apply(q)
@@ -168,14 +171,17 @@ class Attention(nn.Module):
         out = reduction.attend(self.kernel, q.to(v.dtype), k.to(v.dtype), v)
         return reduction.restore(self.proj(out.transpose(1, 2).flatten(2)))
 
-    def _project(self, x_q: Tensor, x_kv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(self, x: Tensor, reduction: Reduction) -> tuple[Tensor, Tensor, Tensor]:
         """q [B, M, h, D] and k, v [B, K, h, D]; one matmul where both sides are the same tokens."""
+        x_q = reduction.queries(x)
+        x_kv = None if reduction.arrives else reduction.context(x)
         if x_q is x_kv:
             q, k, v = self._heads(self.qkv(x_q), 3)
             return q, k, v
         width = x_q.shape[-1]
         weight, bias = self.qkv.weight, self.qkv.bias
         (q,) = self._heads(F.linear(x_q.to(weight.dtype), weight[:width], bias[:width]), 1)
+        x_kv = reduction.context(x) if x_kv is None else x_kv
         k, v = self._heads(F.linear(x_kv.to(weight.dtype), weight[width:], bias[width:]), 2)
         return q, k, v
 

@@ -35,6 +35,7 @@ class FrameShare(WholeClip):
         self.ranks, self.parts = ranks, parts
         self.counts = [part.stop - part.start for part in parts]
         self.here = parts[ranks.rank]
+        self._kept: dict[object, tuple[list[int], Tensor]] = {}
 
     def part_of(self, layout: TokenLayout) -> TokenLayout:
         return layout.part(self.here.start, self.here.stop)
@@ -68,24 +69,38 @@ class FrameShare(WholeClip):
                 return _OwnOfAll(
                     cast(MergedBothSides, plan(tokens, whole, layer)), self._own_tokens(layout), layout.per_frame
                 )
+            if isinstance(plan, SchedulePlanner) and plan.acts(layer):
+                keys = plan.context_side()(x, layout, layer)
+                if isinstance(keys, AmongFrames):
+                    return keys
+                if isinstance(keys, Anchored):
+                    return _AnchoredAcross(keys, self)
+                arriving = _Arriving(keys, self, x, layout, key=(plan.schedule.policy, layout, plan.schedule.at(layer)))
+                return _Gathered(plan(x, layout, layer), arriving)  # queries are matched while keys/values travel
             local = plan(x, layout, layer)
             if type(local) is Reduction:
                 return _Ring(self)
-            if isinstance(local, AmongFrames):
-                return local
-            return _AnchoredAcross(local, self) if isinstance(local, Anchored) else _Gathered(local, self, x, layout)
+            return _Gathered(local, _Arriving(local, self, x, layout))
 
         return planned
 
     def _own_tokens(self, layout: TokenLayout) -> slice:
         return slice(self.here.start * layout.per_frame, self.here.stop * layout.per_frame)
 
-    def kept(self, local_reduction: Reduction, layout: TokenLayout, device: torch.device) -> tuple[list[int], Tensor]:
-        """How many keys/values each rank keeps, and the place within its frame of every one of them, in order."""
+    def kept(
+        self, local: Reduction, layout: TokenLayout, device: torch.device, key: object
+    ) -> tuple[list[int], Tensor]:
+        """How many keys/values each rank keeps, and the place within its frame of every one of them, in order; asked
+        of the others once for every `key`, on which alone it then depends (None: on the tokens too)."""
+        if key in self._kept:
+            return self._kept[key]
         tokens = _Places(torch.arange(layout.total, device=device))
-        local = local_reduction.context_rotation(tokens).index % layout.per_frame
-        counts = self.ranks.gather(torch.tensor([len(local)], device=device), [1] * self.ranks.size).tolist()
-        return counts, self.ranks.gather(local, counts)
+        places = local.context_rotation(tokens).index % layout.per_frame
+        counts = self.ranks.gather(torch.tensor([len(places)], device=device), [1] * self.ranks.size).tolist()
+        known = counts, self.ranks.gather(places, counts)
+        if key is not None:
+            self._kept[key] = known
+        return known
 
 
 @dataclass(frozen=True)
@@ -98,21 +113,28 @@ class _Places:
         return _Places(self.index[chosen])
 
 
-class _Gathered(Reduction):
-    """A rank's own queries against the kept keys/values of all ranks. Frames share one table of rotary rows, so those
-    of tokens that came from elsewhere are found by their place in the frame."""
+class _Arriving:
+    """The kept keys/values of all ranks on their way, from when this is made. Frames share one table of rotary rows, so
+    those of tokens that came from elsewhere are found by their place in the frame."""
 
-    def __init__(self, local: Reduction, share: FrameShare, x: Tensor, layout: TokenLayout):
-        self.local = local
-        kept = local.context(x)
-        counts, self.places = share.kept(local, layout, x.device)
-        self._arriving = share.ranks.start_gather(kept, counts, dim=1)  # while queries are merged and projected
+    def __init__(self, local: Reduction, share: FrameShare, x: Tensor, layout: TokenLayout, key: object = None):
+        counts, self.places = share.kept(local, layout, x.device, key)
+        self.tokens = share.ranks.start_gather(local.context(x), counts, dim=1)
+
+
+class _Gathered(Reduction):
+    """A rank's own queries, which are merged and projected meanwhile, against the kept keys/values of all ranks."""
+
+    arrives = True
+
+    def __init__(self, local: Reduction, arriving: _Arriving):
+        self.local, self.arriving = local, arriving
 
     def queries(self, x: Tensor) -> Tensor:
         return self.local.queries(x)
 
     def context(self, x: Tensor) -> Tensor:
-        return self._arriving()
+        return self.arriving.tokens()
 
     def restore(self, out: Tensor) -> Tensor:
         return self.local.restore(out)
@@ -121,7 +143,7 @@ class _Gathered(Reduction):
         return self.local.query_rotation(rotation)
 
     def context_rotation(self, rotation: P) -> P:
-        return rotation.rows(self.places)
+        return rotation.rows(self.arriving.places)
 
     def attend(self, kernel: Kernel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return self.local.attend(kernel, q, k, v)

@@ -139,6 +139,7 @@ class Run:
                 images, tokens, skip = self._encode()
             taps = self._aggregate(tokens)
             del tokens
+            self.clip.now_in("heads")
             cameras = self.network.cameras(taps, *self.size, self.clip)
             with self._together():
                 depth, confidence, intrinsics = self._densify(taps, skip, cameras.scale)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from spark3r.benchmark.sharing import sharing
 from spark3r.compare import cost_row, warm_up
 from spark3r.errors import DoesNotFit
 from spark3r.flops import count_flops
@@ -68,6 +69,9 @@ def benchmark(
     rows = [_summary(name, schedule, runs[name]) for name, schedule in schedules.items()]
     dense = next((runs[name] for name in ("dense", "off") if name in runs), None)
     for row, schedule in zip(rows, schedules.values(), strict=True):
+        if "ranks" in row:
+            row["ranks"] = _middle(runs[row["schedule"]])["ranks"]
+            row["sharing"] = sharing(row["ranks"], [block.scope for block in network.config.blocks])
         if "skipped" not in row:
             _add_work(row, network, schedule, median(speeds))
             _add_factors(row, runs[row["schedule"]], dense)
@@ -122,6 +126,11 @@ def _summary(name: str, schedule: ReductionSchedule, runs: list[dict[str, Any]])
         times = _samples(f"{part}_ms", runs)
         row[f"{part}_range_ms"], row[f"{part}_spread"] = [times.low, times.high], times.spread
     return row
+
+
+def _middle(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The run of the median total."""
+    return sorted(runs, key=lambda run: run["total_ms"])[len(runs) // 2]
 
 
 def _add_work(row: dict[str, Any], network: Network, schedule: ReductionSchedule, rate: float) -> None:

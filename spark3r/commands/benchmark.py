@@ -9,6 +9,7 @@ import torch
 import tyro
 
 from spark3r.benchmark.chart import draw_speed
+from spark3r.benchmark.sharing import working_ms
 from spark3r.benchmark.speed import TORCH, Setting, benchmark
 from spark3r.commands.options import Dtype, OutputOptions, UsageError, shown_as
 from spark3r.commands.paper import across_ranks, paper_report, paper_table
@@ -126,6 +127,33 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     work = (f"{row['flops']['total'] / 1e12:.2f}", f"{row['matmul_share']['total']:.0%}")
     reach = row["speedup_total_range"]
     return (*start, *times, *gains, factor_range(*reach) if reach else "", byte_count(row["peak_bytes"]), *work)
+
+
+def sharing_tables(row: dict[str, Any]) -> str:
+    """What the ranks of one row moved and waited for: each of them, by stage, and by block of the trunk."""
+    found = row["sharing"]
+    ranks = [
+        (
+            f"rank {number}",
+            str(rank["frames"]),
+            milliseconds(working_ms(rank)),
+            milliseconds(rank["waited_ms"]),
+            byte_count(sum(rank["received_bytes"].values())),
+        )
+        for number, rank in enumerate(row["ranks"])
+    ]
+    moved = [
+        (title, byte_count(part["received_bytes"]), milliseconds(part["waited_ms"]))
+        for part, title in [
+            *((stage, stage["stage"].replace("_", " ")) for stage in found["stages"]),
+            *((block, f"block {block['block']} ({block['scope']})") for block in found["blocks"]),
+        ]
+    ]
+    return "\n\n".join([
+        f"{row['schedule']}, {row['frames']} frames: the busiest rank works {found['balance']:.2f}× the mean",
+        table(ranks, header=("", "frames", "works", "waits", "received")),
+        table(moved, header=("all ranks", "received", "longest wait")),
+    ])  # fmt: skip
 
 
 def caption_of(rows: list[dict[str, Any]], about: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,3 +28,7 @@ class SchedulePlanner:
     def acts(self, layer: int) -> bool:
         """Whether a layer is reduced at all."""
         return POLICIES[self.schedule.policy].acts(self.schedule.at(layer))
+
+    def context_side(self) -> SchedulePlanner:
+        """What this one does with keys/values, without looking for queries that are alike."""
+        return replace(self, schedule=self.schedule.with_(query_factor=1))

@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spark3r.models.families.mini import MINI_CONFIG
 from spark3r.reconstruction import Reconstruction
+from spark3r.reduction import ReductionSchedule
+from spark3r.tokens import TokenLayout
 from tests.distributed.nursery import Nursery
 from tests.media import numbered_video
 
@@ -104,3 +107,29 @@ def test_the_page_runs_stops_and_fails_on_ranks_and_goes_on(nursery: Nursery, cl
     assert failed == ["failed", "rank 1 could not read its part: not this time"]
     assert done[0] == "done", done
     assert told["ranks"] == [[11, 12], [20, 3]]  # dense runs are split by single frames
+
+
+def test_a_benchmark_tells_what_travels(nursery: Nursery, tmp_path: Path) -> None:
+    facts, frames, tokens, width = tmp_path / "facts.json", 23, 2 + 3 * 4, 192  # special ones and patches of 16 pixels
+    words = ["benchmark", "--random-weights", "--dtype", "float32", "--frames", "23", "--repeats", "1", "--quiet"]
+    words += ["--resolution", "64", "--schedule", "dense", "2x4", "--json", str(facts)]
+    ended = nursery.run("command", 2, arguments=words)
+    assert not any(ended.codes), ended
+    dense, reduced = json.loads(facts.read_text())["rows"]
+    assert [rank["frames"] for rank in dense["ranks"]] == [11, 12]
+    blocks = dense["sharing"]["blocks"]
+    assert {block["scope"] for block in blocks} == {"global"}
+    assert len(blocks) == 6
+    assert {block["received_bytes"] for block in blocks} == {2 * frames * tokens * width * 4}  # keys and values of all
+    schedule = ReductionSchedule.parse("2x4", frames, MINI_CONFIG.sensitive_layers)
+    whole = TokenLayout(frames, 2, (3, 4), reference=frames // 2)
+    for layer, block in enumerate(reduced["sharing"]["blocks"]):
+        kept = max(schedule.token_counts(whole.part(*part), layer)[1] for part in ((0, 20), (20, 23)))
+        places = block["received_bytes"] - 2 * kept * width * 4  # tokens, not yet keys and values; parts of one length
+        assert 0 <= places < 0.02 * block["received_bytes"]
+        assert block["waited_ms"] > 0
+    stages = {stage["stage"] for stage in reduced["sharing"]["stages"]}
+    assert {"global_attention", "matching", "results"} <= stages
+    assert 1.0 <= reduced["sharing"]["balance"] <= 2.0
+    assert "2x4, 23 frames: the busiest rank works" in ended.printed[0]
+    assert "block 11 (global)" in ended.printed[0]

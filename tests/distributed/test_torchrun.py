@@ -1,7 +1,9 @@
 """torchrun itself: one sentence when a rank is killed, and two machines."""
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,17 +12,31 @@ from pathlib import Path
 import pytest
 
 from spark3r.installation import assets
+from spark3r.reconstruction import Reconstruction
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 180.0
 
 
 def torchrun(ranks: int, *command: str) -> subprocess.Popen[str]:
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *command]
+    return torchrun_node("--standalone", f"--nproc-per-node={ranks}", *command)
+
+
+def torchrun_node(*command: str) -> subprocess.Popen[str]:
+    start = [sys.executable, "-m", "torch.distributed.run", *command]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         start, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+
+
+def can_make_namespaces() -> bool:
+    """Tried: a container may be root and yet not be allowed to."""
+    ip, name = shutil.which("ip"), "spark3r-probe"
+    if ip is None or os.geteuid() != 0 or subprocess.run([ip, "netns", "add", name], capture_output=True).returncode:
+        return False
+    subprocess.run([ip, "netns", "del", name], check=True)
+    return True
 
 
 def finished(process: subprocess.Popen[str]) -> str:
@@ -63,3 +79,31 @@ def _rank_at_work(launcher: int, rank: int) -> int:
                 return int(folder.name)
         time.sleep(0.2)
     raise AssertionError("no rank came to work")
+
+
+@pytest.mark.slow
+def test_two_nodes_share_a_clip(tmp_path: Path) -> None:
+    """Two torchruns that meet on this machine's loopback, as docs/distributed.md starts two machines."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    meeting = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}"]
+    clip, out = assets() / "clips" / "long_walk", tmp_path / "scene.npz"
+    words = reconstruct(clip, out, "--max-frames", "40", "--resolution", "64", "--quiet")
+    nodes = [torchrun_node(*meeting, f"--node-rank={node}", *words) for node in (0, 1)]
+    printed = [finished(node) for node in nodes]
+    assert out.is_file(), printed
+    assert [rank.frames for rank in Reconstruction.load(out).cost.ranks] == [20, 20]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_make_namespaces(), reason="network namespaces need root and iproute2")
+def test_two_network_namespaces_share_a_clip(tmp_path: Path) -> None:
+    clip, out = assets() / "clips" / "long_walk", tmp_path / "scene.npz"
+    words = reconstruct(clip, out, "--max-frames", "40", "--resolution", "64", "--quiet")
+    done = subprocess.run(
+        [ROOT / "tests" / "distributed" / "two_machines.sh", *words], cwd=ROOT, capture_output=True, text=True,
+        timeout=SECONDS, env={**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [rank.frames for rank in Reconstruction.load(out).cost.ranks] == [20, 20]

@@ -65,9 +65,7 @@ class Placed(Protocol):
 class Reduction:
     """What a global layer does to its tokens before attending. This one does nothing: dense attention."""
 
-    arrives = (
-        False  # whether the context is on its way still, so that queries are better projected before it is asked for
-    )
+    arrives = False  # whether the context is on its way still: queries are then projected before it is asked for
 
     def queries(self, x: Tensor) -> Tensor:
         return x

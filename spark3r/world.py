@@ -100,8 +100,9 @@ class World:
 
     def check_same(self, key: str, mine: str) -> None:
         """All ranks come here with the same words, or RankLost on all names the first that differs from rank 0."""
-        self._store.set(f"spark3r/{key}/{self.rank}", mine)
-        leader, *others = (self._awaited(f"spark3r/{key}/{rank}") for rank in range(self.size))
+        place = f"spark3r/{key}/{self._jobs}"  # of this job: what was said in another does not count
+        self._store.set(f"{place}/{self.rank}", mine)
+        leader, *others = (self._awaited(f"{place}/{rank}") for rank in range(self.size))
         for rank, theirs in enumerate(others, 1):
             if theirs != leader:
                 raise RankLost(f"rank {rank} has {theirs} and rank 0 has {leader}: install the same on all")

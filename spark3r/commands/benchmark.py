@@ -98,7 +98,9 @@ class Benchmark(OutputOptions):
         if self.chart is not None:
             draw_speed(rows, self.chart, caption_of(rows, about))
         shown = table([(row["model"], *_cells(row)) for row in rows], header=("model", *HEADER))
-        report.answer(f"{shown}\n\n{caption_of(rows, about)}", {"machine": about, "rows": rows})
+        shared = [sharing_tables(row) for row in rows if "sharing" in row]
+        text = "\n\n".join([shown, *shared, caption_of(rows, about)])
+        report.answer(text, {"machine": about, "rows": rows})
 
     def _check(self) -> None:
         if not (self.model and self.schedule and self.frames):

@@ -8,21 +8,27 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from spark3r import handover, rank_part, team, world
+from spark3r import handover, parcels, rank_part, team, world
+from spark3r import ranks as transport
 from spark3r.__main__ import main
 from spark3r.commands import COMMANDS
+from spark3r.distributed import FrameShare
 from spark3r.errors import Cancelled, InputError
+from spark3r.export import write
 from spark3r.frames import Frames, frames_for
 from spark3r.inference import Run, reconstruct
 from spark3r.models.checkpoints import load_model
 from spark3r.models.network import Network
-from spark3r.reconstruction import Reconstruction
+from spark3r.reconstruction import Cost, Reconstruction
+from spark3r.reduction import ReductionSchedule
 
 torch.set_num_threads(1)
 world.SUSPECT_SECONDS, world.BEAT_SECONDS = 0.5, 0.1  # the machine is one: what is silent for half a second is gone
@@ -107,6 +113,62 @@ def page(clip: str, told: str) -> int:
         ranks = [[part.frames for part in run.scene.cost.ranks] for run in nobody.runs.values() if run.scene]
         Path(told).write_text(json.dumps({"phases": phases, "ranks": ranks}))
     return 0
+
+
+def streamed(frames: int, out: str, grown: str) -> int:
+    """What rank 0 does with results, all but one frame of them another's; `grown`: bytes received, and by how many the
+    memory grew that is its own and not a file's."""
+    parcels.IN_MEMORY_BYTES, transport._BYTES_AT_ONCE = 0, 1 << 20
+    with world.World() as group:
+        share = FrameShare(transport.Ranks(), [slice(0, 1), slice(1, frames)])
+        mine = _blank(1) if group.leads else _blank(frames - 1)
+        if not group.leads:
+            for name in team._FROM_RANKS:
+                share.ranks.send(0, getattr(mine, name))
+            parcels.send_json(asdict(rank_part.cost_of(mine, share)), share.ranks)
+            return 0
+        clip = Frames.of(np.zeros((frames, SIDE, SIDE, 3), np.uint8))
+        with _own_memory() as growth:
+            scene = team.Leader(group)._collected(mine, share, clip, 0.0)
+            write(scene, out, max_points=50_000)
+        Path(grown).write_text(f"{share.ranks.traffic.all.bytes} {max(growth)}")
+    return 0
+
+
+def _blank(frames: int) -> Reconstruction:
+    """A result of 512 x 512 pixels; frame i of the second rank is i + 2 away."""
+    shape = (frames, 512, 512)
+    depth = np.broadcast_to(np.arange(1, frames + 1, dtype=np.float32)[:, None, None] + (frames > 1), shape)
+    return Reconstruction(
+        np.zeros((*shape, 3), np.uint8), depth, np.ones(shape, np.float32),
+        np.stack([np.eye(4, dtype=np.float32)] * frames),
+        np.stack([np.diag(np.array([500, 500, 1], np.float32))] * frames), Cost({}, 0, 0, 0, 0),
+        ReductionSchedule.off(), "mini", "cpu", "float32", "torch", np.arange(frames), np.arange(frames) / 1.0,
+        tuple(map(str, range(frames))),
+    )  # fmt: skip
+
+
+@contextmanager
+def _own_memory() -> Iterator[list[int]]:
+    """Growth of the process's own memory in bytes, seen every few milliseconds."""
+
+    def own() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+    before, growth, ended = own(), [0], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.002):
+            growth.append(own() - before)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield growth
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _stopped(frames: Frames, network: Network, after: int) -> str:

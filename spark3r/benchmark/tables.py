@@ -133,8 +133,29 @@ def plugin(contents: Sequence[dict[str, Any]]) -> Rows:
     ]
 
 
+def scaling(contents: Sequence[dict[str, Any]]) -> Rows:
+    """Computed time against the number of cards that share a clip; with the most cards, transfers and memory."""
+    rows: dict[tuple[int, str], dict[int, dict[str, Any]]] = {}
+    for content in contents:
+        link = next(row["link"] for row in content["rows"] if row["link"])
+        for row in content["rows"]:
+            rows.setdefault((row["frames"], link), {})[row["ranks"]] = row
+    return [
+        {
+            "frames": f"{frames:,}",
+            "link": link,
+            **{f"{ranks} card{'s' * (ranks > 1)}": milliseconds(row["total_ms"]) for ranks, row in by_ranks.items()},
+            "transfers, most cards": f"{last['link_ms'] / last['total_ms']:.0%}",
+            "global attention, one card": f"{by_ranks[1]['global_attention_ms'] / by_ranks[1]['total_ms']:.0%}",
+            "memory per card, most": f"{last['peak_bytes'] / 2**30:.1f} GiB",
+        }
+        for (frames, link), by_ranks in sorted(rows.items())
+        for last in [by_ranks[max(by_ranks)]]
+    ]
+
+
 KINDS: dict[str, Callable[[Sequence[dict[str, Any]]], Rows]] = {
-    each.__name__: each for each in (speed, headline, families, sensitivity, unseen, plugin)
+    each.__name__: each for each in (speed, headline, families, sensitivity, unseen, plugin, scaling)
 }
 
 

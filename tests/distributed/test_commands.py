@@ -25,7 +25,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reconstruct(nursery: Nursery, ranks: int, clip: Path, out: Path, *more: str) -> str:
     """What was printed."""
     words = ["reconstruct", str(clip), "--dtype", "float32", "--resolution", "64", "-o", str(out), "--quiet"]
-    ended = nursery.run("command", ranks, arguments=[*words, "--schedule", "2x4", *more])
+    # no queries are merged: these pictures have patches that are equally similar, and rounding decides between them
+    ended = nursery.run("command", ranks, arguments=[*words, "--schedule", "1x4", *more])
     assert not any(ended.codes), ended
     return ended.printed[0]
 

@@ -88,7 +88,7 @@ def test_two_nodes_share_a_clip(tmp_path: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     meeting = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}"]
-    clip, out = assets() / "clips" / "long_walk", tmp_path / "scene.npz"
+    clip, out = assets("clips") / "long_walk", tmp_path / "scene.npz"
     words = reconstruct(clip, out, "--max-frames", "40", "--resolution", "64", "--quiet")
     nodes = [torchrun_node(*meeting, f"--node-rank={node}", *words) for node in (0, 1)]
     printed = [finished(node) for node in nodes]
@@ -99,7 +99,7 @@ def test_two_nodes_share_a_clip(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not can_make_namespaces(), reason="network namespaces need root and iproute2")
 def test_two_network_namespaces_share_a_clip(tmp_path: Path) -> None:
-    clip, out = assets() / "clips" / "long_walk", tmp_path / "scene.npz"
+    clip, out = assets("clips") / "long_walk", tmp_path / "scene.npz"
     words = reconstruct(clip, out, "--max-frames", "40", "--resolution", "64", "--quiet")
     done = subprocess.run(
         [ROOT / "tests" / "distributed" / "two_machines.sh", *words], cwd=ROOT, capture_output=True, text=True,

@@ -36,12 +36,13 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 1
     import tyro
 
-    from spark3r.commands import COMMANDS, check_installed
+    from spark3r.commands import COMMANDS, check_installed, check_outputs
     from spark3r.commands.options import UsageError
 
     command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="spark3r", description=ABOUT, args=arguments)
     try:
         check_installed(command)
+        check_outputs(command)
         command.run()
         sys.stdout.flush()
     except InputError as error:

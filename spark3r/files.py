@@ -22,8 +22,12 @@ def check_target(path: str | Path, is_folder: bool = False) -> None:
     """Raises InputError where writing would hit a device or a socket, a folder instead of a file (or the reverse),
     or replace something that Spark3R did not make. Symbolic links are followed."""
     path = Path(path).resolve()
-    if not path.exists():
+    try:
+        path.lstat()
+    except FileNotFoundError:
         return
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise InputError(_sentence(path, error)) from error
     if is_folder:
         if not path.is_dir():
             raise InputError(f"{path} is a file where a folder is asked for: choose another path.")
@@ -113,6 +117,8 @@ def _is_ours(path: Path) -> bool:
 def _sentence(path: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"The disk is full, so {path} was not written: free some space or choose another folder."
+    if error.errno == errno.ENAMETOOLONG:
+        return f"The name {path.name[:40]}… is too long for this disk: choose a shorter one."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"The folder {path.parent} may not be written to: choose another folder for {path.name}."
     if error.errno in (errno.ENOTDIR, errno.EEXIST):

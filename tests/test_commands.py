@@ -141,6 +141,17 @@ def test_nothing_is_recommended_where_the_bundled_model_is_at_home(clip):
         (["compare", "clip", "--schedule", "auto", "--kv-factor", "2"], 2),
         (["compare", "clip", "--policy", "uniform", "--kv-factor", "2"], 2),
         (["compare", "clip", "--query-factor", "0"], 2),
+        (["reconstruct", "clip", "-o", "x.ply", "--min-confidence-percentile", "101"], 2),
+        (["reconstruct", "clip", "-o", "x.ply", "--min-confidence-percentile", "nan"], 2),
+        (["reconstruct", "clip", "-o", "x.ply", "--max-points", "0"], 2),
+        (["reconstruct", "clip", "-o", "/dev/null/x.ply"], 1),
+        (["reconstruct", "clip", "-o", "x" * 300 + ".ply"], 1),
+        (["compare", "clip", "--json", "/dev/full"], 1),
+        (["compare", "clip", "--json", "/"], 1),
+        (["evaluate", "clip", "--json", __file__], 1),
+        (["compare", "clip", "--json", "x" * 300], 1),
+        (["probe", "clip", "-o", __file__], 1),
+        (["benchmark", "--chart", "/dev/null"], 1),
     ],
 )
 def test_failures_are_one_line(arguments, code, flags, capsys):

@@ -166,7 +166,7 @@ def _stack_stages(axis: Any, rows: Sequence[dict[str, Any]]) -> None:
 def _save(figure: Any, path: Path, caption: str) -> None:
     figure.supxlabel(caption, fontsize=7)
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+        figure.savefig(temporary, dpi=150, metadata={"Software": "Spark3R"})
 
 
 def _pyplot() -> Any:

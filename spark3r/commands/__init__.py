@@ -13,7 +13,10 @@ from spark3r.commands.probe import ProbeLayers
 from spark3r.commands.reconstruct import Reconstruct
 from spark3r.commands.sensitivity import Sensitivity
 from spark3r.commands.train import Train
+from spark3r.errors import InputError
+from spark3r.files import check_target
 from spark3r.installation import require
+from spark3r.reduction import ReductionSchedule
 
 
 class Command(Protocol):
@@ -47,6 +50,19 @@ def check_installed(command: Command) -> None:
     require(f"`spark3r {next(name for name in COMMANDS if COMMANDS[name] is type(command))}`", *scores, *charts)
 
 
+def check_outputs(command: Command) -> None:
+    """Raises InputError, before any work, where an answer could not be written."""
+    for name in ("json", "chart"):
+        path = getattr(command, name, None)
+        if path not in (None, "-"):
+            check_target(path)
+    if isinstance(command, ProbeLayers):
+        try:
+            ReductionSchedule.read(command.out)  # one of an earlier run may be replaced
+        except InputError:
+            check_target(command.out)
+
+
 __all__ = [
     "COMMANDS",
     "Batch",
@@ -62,4 +78,5 @@ __all__ = [
     "Sensitivity",
     "Train",
     "check_installed",
+    "check_outputs",
 ]

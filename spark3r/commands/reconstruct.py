@@ -72,6 +72,14 @@ class Reconstruct(RunOptions):
             {"machine": about, "rows": [row], "notes": list(frames.notes), "output": str(out)},
         )
 
+    def check(self) -> None:
+        """As for all runs, and what would only fail in the end."""
+        super().check()
+        if not 0 <= self.min_confidence_percentile <= 100:
+            raise UsageError(f"--min-confidence-percentile {self.min_confidence_percentile:g}: must be 0 to 100")
+        if self.max_points is not None and self.max_points < 1:
+            raise UsageError(f"--max-points {self.max_points}: must be 1 or more")
+
     def _share_out(self) -> None:
         if team.leader is None:
             raise UsageError("--shards is for several processes: start them with torchrun")

@@ -45,6 +45,7 @@ class Report:
     def answer(self, text: str, content: dict[str, Any]) -> None:
         """The table, and the same as JSON where asked for; only the JSON if it goes to standard output."""
         self.clear()
+        content = {"software": "Spark3R", **content}  # by which a later run knows that it may replace the file
         if self._json == "-":
             print(json.dumps(content, indent=2))
             return

@@ -57,7 +57,7 @@ def check(path: str | Path) -> Format:
     there: a device, a folder in the place of a file (or the reverse), something that another program made.
     """
     path = Path(path)
-    suffix = FOLDER if path.is_dir() and path.suffix.lower() not in FORMATS else path.suffix.lower()
+    suffix = FOLDER if os.path.isdir(path) and path.suffix.lower() not in FORMATS else path.suffix.lower()
     if suffix not in FORMATS:
         legal = ", ".join(name for name in FORMATS if name)
         raise InputError(f"{path} has the suffix {path.suffix}: must be one of {legal}, or none for a COLMAP folder")

@@ -30,6 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
+        return _parsed_and_run(arguments)
+    except KeyboardInterrupt:  # while it reads its arguments and loads its packages
+        return 130
+
+
+def _parsed_and_run(arguments: Sequence[str] | None) -> int:
+    try:
         require("The command line", "tyro")
     except InputError as error:
         print(f"spark3r: {error}", file=sys.stderr)

@@ -179,6 +179,15 @@ def test_interruption_is_quiet(clip, flags, monkeypatch, capsys):
     assert capsys.readouterr().err.strip() == ""
 
 
+def test_interruption_while_packages_are_loaded_is_quiet(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("spark3r.__main__.require", interrupted)
+    assert main(["models"]) == 130
+    assert capsys.readouterr().err == ""
+
+
 def test_the_module_runs_as_a_program():
     finished = subprocess.run(
         [sys.executable, "-m", "spark3r", "compare", "/no/such/clip", "--model", "/no/such/model.safetensors"],

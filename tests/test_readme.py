@@ -95,3 +95,13 @@ def test_the_lock_agrees_with_the_requirements() -> None:
         lines = [line.split("#")[0].strip() for line in (ROOT / file).read_text().splitlines()]
         for name, version in (line.split("==") for line in lines if "==" in line):
             assert locked[name.split("[")[0].lower().replace("_", "-")] == version
+
+
+def test_every_test_that_shows_a_promise_is_there() -> None:
+    text = (ROOT / "docs" / "security.md").read_text("utf-8")
+    code = {path: path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
+    for file in re.findall(r"`(\w+/test_\w+\.py)`", text):
+        assert ROOT / "tests" / file in code, file
+    names = re.findall(r"`(test_\w+)(?:…)?`", text)
+    assert len(names) > 10
+    assert [name for name in names if not any(f"def {name}" in each for each in code.values())] == []

@@ -16,42 +16,12 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, TypeVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spark3r.kernels import attend
+from spark3r.kernels.elementwise import Norm, Rotation, heads_first
 from spark3r.tokens import TokenLayout
-
-
-class Rotation(NamedTuple):
-    """Rotary position tables: one row per token, as wide as a head.
-
-    A head has `parts` that are rotated separately; in each, x_j and x_{j + half a part} form a pair.
-    """
-
-    cos: Tensor  # [N, D] float32
-    sin: Tensor  # the same, negative for the first of each pair
-    parts: int
-
-    @classmethod
-    def by(cls, angle: Tensor) -> Rotation:
-        """From the angles [N, parts, D / (2 · parts)] float32 of the pairs."""
-        cos, sin = angle.cos(), angle.sin()
-        return cls(torch.stack((cos, cos), -2).flatten(1), torch.stack((-sin, sin), -2).flatten(1), angle.shape[1])
-
-    def rows(self, index: Tensor) -> Rotation:
-        return Rotation(self.cos[index], self.sin[index], self.parts)
-
-    def repeated(self, frames: int) -> Rotation:
-        return Rotation(self.cos.repeat(frames, 1), self.sin.repeat(frames, 1), self.parts)
-
-    def apply(self, x: Tensor) -> Tensor:  # [B, h, N, D] → the same, rotated in float32
-        """Whole heads at once, beside a copy with the pairs exchanged: on a CPU 2.5× faster than by halves."""
-        halves = x.chunk(2 * self.parts, dim=-1)
-        exchanged = torch.cat([halves[i ^ 1] for i in range(len(halves))], dim=-1)
-        return (x * self.cos).addcmul_(exchanged, self.sin)
-
 
 P = TypeVar("P", bound="Placed")
 
@@ -75,6 +45,12 @@ class Reduction:
 
     def restore(self, out: Tensor) -> Tensor:
         return out
+
+    def answers(self) -> Tensor | None:
+        """Which row each token receives of the answers [B, M, C], all clips' rows counted through: [B · N] int64.
+        Where this is told, `restore` does nothing else, and a network may take the rows as it adds them. None: ask
+        `restore`."""
+        return None
 
     def attend(self, kernel: Kernel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention over what became of queries and context; a reduction may have it in several parts."""
@@ -134,6 +110,15 @@ class Kernel(nn.Module):
         return width**-0.5 * (1.0 + self.length_gain * growth)
 
 
+class Asked(NamedTuple):
+    """Queries [B, h, M, D], keys and values [B, h, K, D] of one layer, ready to attend."""
+
+    reduction: Reduction
+    q: Tensor
+    k: Tensor
+    v: Tensor
+
+
 class Attention(nn.Module):
     """Multi-head attention of tokens that are already normalised; returns the update before layer scale."""
 
@@ -157,17 +142,27 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Tensor,  # [B, N, C]
-        rotation: Rotation | None = None,  # [N, …], the rows of these tokens
+        rotation: Rotation | None = None,  # of these tokens
         plan: LayerPlanner = no_reduction,
     ) -> Tensor:  # [B, N, C]
+        asked = self.asked(x, rotation, plan)
+        return asked.reduction.restore(self.answered(asked))
+
+    def asked(self, x: Tensor, rotation: Rotation | None = None, plan: LayerPlanner = no_reduction) -> Asked:
+        """The first half: what attends to what. From here on the tokens x are no longer needed."""
         reduction = plan(x)
         q, k, v = self._project(x, reduction)
-        q, k, v = self._normed(self.q_norm, q), self._normed(self.k_norm, k), v.transpose(1, 2)
+        q_rotation = k_rotation = None
         if rotation is not None:
-            q = reduction.query_rotation(rotation).apply(q)
-            k = reduction.context_rotation(rotation).apply(k)
-        out = reduction.attend(self.kernel, q.to(v.dtype), k.to(v.dtype), v)
-        return reduction.restore(self.proj(out.transpose(1, 2).flatten(2)))
+            q_rotation, k_rotation = reduction.query_rotation(rotation), reduction.context_rotation(rotation)
+        q = heads_first(q, _norm_of(self.q_norm), q_rotation, v.dtype)
+        k = heads_first(k, _norm_of(self.k_norm), k_rotation, v.dtype)
+        return Asked(reduction, q, k, v.transpose(1, 2))
+
+    def answered(self, asked: Asked) -> Tensor:  # [B, M, C], before the reduction restores all tokens
+        """The second half."""
+        out = asked.reduction.attend(self.kernel, asked.q, asked.k, asked.v)
+        return self.proj(out.transpose(1, 2).flatten(2))
 
     def _project(self, x: Tensor, reduction: Reduction) -> tuple[Tensor, Tensor, Tensor]:
         """q [B, M, h, D] and k, v [B, K, h, D]; one matmul where both sides are the same tokens."""
@@ -186,6 +181,6 @@ class Attention(nn.Module):
     def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:  # [B, N, parts·C] → parts × [B, N, h, D]
         return x.unflatten(-1, (parts, self.heads, -1)).unbind(2)
 
-    def _normed(self, norm: nn.Module, x: Tensor) -> Tensor:  # [B, N, h, D] → [B, h, N, D]
-        """Normalised where the model does so, in the type of the norm; before heads move, as norms read whole rows."""
-        return norm(x.to(norm.weight.dtype) if isinstance(norm, nn.LayerNorm) else x).transpose(1, 2)
+
+def _norm_of(module: nn.Module) -> Norm | None:
+    return Norm(module.weight, module.bias, module.eps) if isinstance(module, nn.LayerNorm) else None

@@ -139,6 +139,9 @@ class _Gathered(Reduction):
     def restore(self, out: Tensor) -> Tensor:
         return self.local.restore(out)
 
+    def answers(self) -> Tensor | None:
+        return self.local.answers()
+
     def query_rotation(self, rotation: P) -> P:
         return self.local.query_rotation(rotation)
 

@@ -202,7 +202,7 @@ def _each_kind_once(
 
         return hook
 
-    def after_attention(module: nn.Module, inputs: Any, output: Any) -> None:
+    def before_mlp(module: nn.Module, inputs: Any) -> None:
         ledger.enter(ledger.stage, "feed-forward")
 
     with ExitStack() as stack:
@@ -210,7 +210,7 @@ def _each_kind_once(
             if last[kinds[index]] == index:
                 stack.callback(block.register_forward_pre_hook(enter(index)).remove)
                 stack.callback(block.register_forward_hook(leave(index)).remove)
-                stack.callback(block.get_submodule("attn").register_forward_hook(after_attention).remove)
+                stack.callback(block.get_submodule("mlp").register_forward_pre_hook(before_mlp).remove)
             else:
                 block.forward = lambda x, *args, **kwargs: x
                 stack.callback(delattr, block, "forward")

@@ -135,17 +135,19 @@ class Ledger(TorchDispatchMode):
     def _key(self, tensor: Tensor) -> int:
         return tensor.untyped_storage()._cdata if tensor.is_meta else 0
 
-    def kernel(self, plain: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """A function that is one kernel: one pass over what goes in and what comes out."""
+    def kernel(self, plain: Callable[..., Any], again: Callable[..., int] | None, /, *args: Any, **kwargs: Any) -> Any:
+        """A function that is one kernel: one pass over what goes in and what comes out. What it is given as `out` is
+        only written; `again` says what it reads more than once."""
         self._inside_kernel = True
         try:
             out = plain(*args, **kwargs)
         finally:
             self._inside_kernel = False
-        ins, outs = _tensors((args, kwargs)), _tensors(out)
+        ins, outs = _tensors((args, {name: x for name, x in kwargs.items() if name != "out"})), _tensors(out)
         for each in outs:
             self._hold(each)
         moved = sum(map(_size, {id(x): x for x in ins}.values())) + sum(map(_size, outs))
+        moved += again(*args, **kwargs) if again else 0
         self.work[Work(self.stage, plain.__name__, "float32", moved, 0)] += self.times
         return out
 

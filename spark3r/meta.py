@@ -36,9 +36,11 @@ def standing_for(kind: str) -> Iterator[None]:
 
 
 class KernelWatcher(Protocol):
-    """What is asked in place of a function that is one kernel, while someone counts."""
+    """What is asked in place of a function that is one kernel, while someone counts; `again` as in `one_kernel`."""
 
-    def __call__(self, plain: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any: ...
+    def __call__(
+        self, plain: Callable[..., Any], again: Callable[..., int] | None, /, *args: Any, **kwargs: Any
+    ) -> Any: ...
 
 
 _watcher: ContextVar[KernelWatcher | None] = ContextVar("kernel_watcher", default=None)
@@ -54,11 +56,14 @@ def watching_kernels(watcher: KernelWatcher) -> Iterator[None]:
         _watcher.reset(token)
 
 
-def one_kernel(exists: Callable[[], bool]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def one_kernel(
+    exists: Callable[[], bool], again: Callable[..., int] | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Marks a plain function that CUDA runs as one compiled or Triton kernel: it then counts as one pass over its
     inputs and outputs, and what its plain twin allocates on the way does not count.
 
     exists  whether that kernel is what CUDA runs as things are set; asked at every call that is counted
+    again   bytes of its inputs, asked with its arguments, that it reads beside one reading of each
     """
 
     def mark(plain: Callable[P, R]) -> Callable[P, R]:
@@ -67,7 +72,7 @@ def one_kernel(exists: Callable[[], bool]) -> Callable[[Callable[P, R]], Callabl
             watcher = _watcher.get()
             if watcher is None or device_kind(torch.device("meta")) != "cuda" or not exists():
                 return plain(*args, **kwargs)
-            return watcher(plain, *args, **kwargs)
+            return watcher(plain, again, *args, **kwargs)
 
         return call
 

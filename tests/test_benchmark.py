@@ -266,13 +266,13 @@ def test_every_alternative_is_a_whole_reduction(network: Network, frames: int):
     """Specials stay themselves, every token gets an answer, and only the shipped one is what SchedulePlanner does."""
     layout = TokenLayout(frames, SPECIAL, (2, 3), frames // 2)
     x = torch.randn(1, layout.total, WIDTH, generator=torch.Generator().manual_seed(frames))
-    rotation = grid_rotation(layout.grid, SPECIAL, 48, x.device).repeated(frames)
+    rotation = grid_rotation(layout.grid, SPECIAL, 48, x.device)
     schedule = ReductionSchedule(3, 4, group_size=5)
     for name, plan in Ablations(network, schedule).planners().items():
         reduction = plan(x, layout, 0)
         merged, context = reduction.queries(x), reduction.context(x)
-        assert len(reduction.query_rotation(rotation).cos) == merged.shape[1], name
-        assert len(reduction.context_rotation(rotation).cos) == context.shape[1], name
+        assert len(reduction.query_rotation(rotation).tables(merged.shape[1])[0]) == merged.shape[1], name
+        assert len(reduction.context_rotation(rotation).tables(context.shape[1])[0]) == context.shape[1], name
         special, _ = layout.split(reduction.restore(merged))
         assert torch.equal(special, layout.split(x)[0]), name
         means = layout.split(reduction.restore(merged))[1].sum(dim=(1, 2))

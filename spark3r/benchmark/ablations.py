@@ -131,7 +131,7 @@ class _AtMeanPlace(MergedAndPruned):
 
     def query_rotation(self, rotation: Any) -> Any:  # of one clip: each would need its own
         assert self.merged is not None
-        cos, sin = (self.merged.merge(part[None])[0] for part in (rotation.cos, rotation.sin))
+        cos, sin = (self.merged.merge(table[None])[0] for table in rotation.tables(self.merged.slot.shape[1]))
         length = torch.hypot(cos, sin).clamp_min(1e-6)
         return Rotation(cos / length, sin / length, rotation.parts)
 

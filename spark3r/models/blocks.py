@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spark3r.attention import Attention, Kernel, LayerPlanner, Linear, Rotation, no_reduction
+from spark3r.kernels.elementwise import add_scaled, add_scaled_normed, gated, normed
 from spark3r.meta import device_kind
 from spark3r.models.config import BlockConfig
 
@@ -36,8 +36,7 @@ class SwiGlu(nn.Module):
         self.w3 = Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        a, b = self.w12(x).chunk(2, dim=-1)
-        return self.w3(F.silu(a) * b)
+        return self.w3(gated(self.w12(x)))
 
 
 class LayerScale(nn.Module):
@@ -85,28 +84,50 @@ class Block(nn.Module):
         return self._update(x if in_place else x.clone(memory_format=torch.contiguous_format), rotation, plan)
 
     def _update(self, x: Tensor, rotation: Rotation | None, plan: LayerPlanner) -> Tensor:
-        """In place and in parts: inner layers never exist for all tokens of a long clip at once."""
+        """In place and in parts: inner layers never exist for all tokens of a long clip at once. Sequences that need
+        not see each other go through the whole block while they are in cache."""
         rows = max(1, (_HIDDEN_IN_CACHE if device_kind(x.device) == "cpu" else _HIDDEN_AT_ONCE) // self.hidden)
         sequences = max(1, rows // x.shape[1]) if plan is no_reduction else len(x)
         for part in x.split(sequences):
-            update = self.attn(self._normed(part, rows), rotation, plan)
-            for some, change in _in_rows(rows, part, update):
-                some += self.ls1(change)
-        for (part,) in _in_rows(rows, x):
-            part += self.ls2(self.mlp(self.norm2(part)))
+            self._feed(part.view(-1, x.shape[-1]), *self._attended(part, rotation, plan, rows), rows)
         return x
+
+    def _attended(
+        self, x: Tensor, rotation: Rotation | None, plan: LayerPlanner, rows: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Answers [M, C] of attention, and which of them each token receives (None: its own, for they are [N, C])."""
+        tokens = self._normed(x, rows)
+        asked = self.attn.asked(tokens, rotation, plan)
+        del tokens  # of a long clip the largest thing that stands here
+        reduction = asked.reduction
+        answers = self.attn.answered(asked)
+        receives = reduction.answers()
+        if receives is None:
+            answers = reduction.restore(answers)
+        return answers.flatten(0, 1), receives
 
     def _normed(self, x: Tensor, rows: int) -> Tensor:
         """The first norm, in the type that attention works in; some rows at a time, for a long clip is one sequence."""
         out = torch.empty(x.shape, dtype=self.attn.qkv.weight.dtype, device=x.device)
-        for part, normed in _in_rows(rows, x, out):
-            normed.copy_(self.norm1(part))
+        parts = (each.view(-1, x.shape[-1]).split(rows) for each in (x, out))
+        for part, normed_part in zip(*parts, strict=True):
+            normed(part, self.norm1.weight, self.norm1.bias, self.norm1.eps, out=normed_part)
         return out
 
+    def _feed(self, x: Tensor, change: Tensor, receives: Tensor | None, rows: int) -> None:
+        """Adds what attention answered to x [N, C], and what the MLP makes of it."""
+        norm, dtype = self.norm2, self.attn.qkv.weight.dtype
+        for start in range(0, len(x), rows):
+            some = slice(start, min(start + rows, len(x)))
+            update, chosen = (change[some], None) if receives is None else (change, receives[some])
+            part, tokens = add_scaled_normed(
+                x[some], update, _gamma(self.ls1), chosen, norm.weight, norm.bias, norm.eps, dtype
+            )
+            add_scaled(part, self.mlp(tokens), _gamma(self.ls2))
 
-def _in_rows(rows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The same rows of several [B, N, C], so many at a time: what is converted between types stays in cache."""
-    return zip(*(x.view(-1, x.shape[-1]).split(rows) for x in tensors), strict=True)
+
+def _gamma(scale: nn.Module) -> Tensor | None:
+    return scale.gamma if isinstance(scale, LayerScale) else None
 
 
 @lru_cache(maxsize=32)

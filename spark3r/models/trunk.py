@@ -137,14 +137,12 @@ class Trunk(nn.Module):
         return x
 
     def _rotation(self, rope: Rope, scope: Scope, layout: TokenLayout, device: torch.device) -> Rotation | None:
-        """The rotary tables of the tokens that one call of such a block sees together."""
+        """The rotary tables of a frame's tokens."""
         if rope is None or scope == "register":
             return None
         if rope == "whole":
-            rotation = whole_rotation(layout.grid, layout.special, self.periods)
-        else:
-            rotation = grid_rotation(layout.grid, layout.special, self._head_dim, device, flat=rope == "flat")
-        return rotation if scope == "frame" else rotation.repeated(layout.frames)
+            return whole_rotation(layout.grid, layout.special, self.periods)
+        return grid_rotation(layout.grid, layout.special, self._head_dim, device, flat=rope == "flat")
 
     @property
     def _head_dim(self) -> int:

@@ -14,12 +14,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from spark3r.kernels.elementwise import mean_of_members
 from spark3r.meta import device_kind
 from spark3r.tokens import TokenLayout
 
 _SCORES_AT_ONCE = 1 << 26  # similarity scores held at once, in elements: 128 MiB of bf16
 
-_ROWS_AT_ONCE = {"cpu": 1 << 12, "cuda": 1 << 16}  # tokens summed at once: their float32 copies stay in cache, or small
+_ROWS_AT_ONCE = 1 << 12  # tokens summed at once on a CPU: their float32 copies stay in cache
 
 
 @dataclass(frozen=True)
@@ -32,31 +33,30 @@ class MergePlan:
     def merge(self, x: Tensor) -> Tensor:  # [B, N, C] → [B, M, C]
         """The mean of every row's tokens, summed in float32; deterministic on every device."""
         batch, _, width = x.shape
-        flat, rows = self._flat(), batch * len(self.destination)
+        flat, rows = self.rows(), batch * len(self.destination)
+        if device_kind(x.device) == "cuda":
+            order = flat.sort(stable=True)
+            starts = torch.searchsorted(order.values, torch.arange(rows + 1, device=x.device))
+            return mean_of_members(x.reshape(-1, width), order.indices, starts).reshape(batch, -1, width)
         total = _sum_rows(x.reshape(-1, width), flat, rows)
         count = _sum_rows(torch.ones_like(flat, dtype=torch.float32)[:, None], flat, rows)
         return total.div_(count).to(x.dtype).reshape(batch, -1, width)
 
     def unmerge(self, y: Tensor) -> Tensor:  # [B, M, C] → [B, N, C]
         """Every token receives its row's value."""
-        return y.flatten(0, 1).index_select(0, self._flat()).unflatten(0, self.slot.shape)
+        return y.flatten(0, 1).index_select(0, self.rows()).unflatten(0, self.slot.shape)
 
-    def _flat(self) -> Tensor:
+    def rows(self) -> Tensor:
         """The merged row of each token among the rows of all clips of the batch, [B · N]."""
         clips = torch.arange(len(self.slot), device=self.slot.device)
         return (self.slot + clips[:, None] * len(self.destination)).flatten()
 
 
 def _sum_rows(x: Tensor, index: Tensor, rows: int) -> Tensor:
-    """Sums the rows x [N, C] that share an index, into [rows, C] float32, in a fixed order."""
+    """Sums the rows x [N, C] that share an index, into [rows, C] float32, in a fixed order on a CPU."""
     total = x.new_zeros(rows, x.shape[1], dtype=torch.float32)
-    kind = device_kind(x.device)
-    at_once = _ROWS_AT_ONCE.get(kind, _ROWS_AT_ONCE["cuda"])
-    for part, places in zip(x.split(at_once), index.split(at_once), strict=True):
-        if kind == "cuda":  # index_put_ sorts the indices; others would add in whatever order threads arrive
-            total.index_put_((places,), part.float(), accumulate=True)
-        else:
-            total.scatter_add_(0, places[:, None].expand_as(part), part.float())
+    for part, places in zip(x.split(_ROWS_AT_ONCE), index.split(_ROWS_AT_ONCE), strict=True):
+        total.scatter_add_(0, places[:, None].expand_as(part), part.float())
     return total
 
 

@@ -86,6 +86,9 @@ class MergedAndPruned(Reduction):
     def restore(self, out: Tensor) -> Tensor:
         return out if self.merged is None else self.merged.unmerge(out)
 
+    def answers(self) -> Tensor | None:
+        return None if self.merged is None else self.merged.rows()
+
     def query_rotation(self, rotation: P) -> P:
         return rotation if self.merged is None else rotation.rows(self.merged.destination)
 

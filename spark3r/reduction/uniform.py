@@ -69,6 +69,9 @@ class MergedBothSides(Reduction):
     def restore(self, out: Tensor) -> Tensor:
         return self.merged.unmerge(out)
 
+    def answers(self) -> Tensor | None:
+        return self.merged.rows()
+
     def query_rotation(self, rotation: P) -> P:
         return rotation.rows(self.merged.destination)
 

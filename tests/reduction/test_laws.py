@@ -139,7 +139,7 @@ def attention_module(width: int = 16) -> Attention:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_off_is_bit_equal_to_dense(layout: TokenLayout):
     module, x = attention_module(), tokens(layout, width=16)
-    rotation = grid_rotation(layout.grid, layout.special, 8, CPU).repeated(layout.frames)
+    rotation = grid_rotation(layout.grid, layout.special, 8, CPU)
     off = SchedulePlanner(ReductionSchedule.off())
     for layer in (0, 7):
         plain = module(x, rotation)
@@ -152,7 +152,7 @@ def test_reduced_attention_agrees_with_plain_loops(layout: TokenLayout):
     """The whole seam: merge or prune first, project after, rotate at the destination's place, copy back."""
     schedule = ReductionSchedule(2, 3, group_size=4)
     module, x = attention_module(), tokens(layout, batch=1, width=16)
-    rotation = grid_rotation(layout.grid, layout.special, 8, CPU).repeated(layout.frames)
+    rotation = grid_rotation(layout.grid, layout.special, 8, CPU)
     planner = SchedulePlanner(schedule)
     actual = module(x, rotation, lambda t: planner(t, layout, 0))
 

@@ -29,7 +29,7 @@ def schedule_of(word: str, layout: TokenLayout, group_size: int = 4) -> Reductio
 
 
 def run(module: Attention, x: torch.Tensor, layout: TokenLayout, schedule: ReductionSchedule, layer: int = 0):
-    rotation = grid_rotation(layout.grid, layout.special, 8, CPU).repeated(layout.frames)
+    rotation = grid_rotation(layout.grid, layout.special, 8, CPU)
     planner = SchedulePlanner(schedule)
     return module(x, rotation, lambda t: planner(t, layout, layer)), rotation
 

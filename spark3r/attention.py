@@ -35,7 +35,8 @@ class Placed(Protocol):
 class Reduction:
     """What a global layer does to its tokens before attending. This one does nothing: dense attention."""
 
-    arrives = False  # whether the context is on its way still: queries are then projected before it is asked for
+    arrives = False  # whether the context is on its way still, whatever tokens it is asked of: queries are then
+    # projected before it is asked for
 
     def queries(self, x: Tensor) -> Tensor:
         return x
@@ -110,6 +111,14 @@ class Kernel(nn.Module):
         return width**-0.5 * (1.0 + self.length_gain * growth)
 
 
+class Reduced(NamedTuple):
+    """The tokens [B, M, C] that ask and those [B, K, C] that are asked, in one layer."""
+
+    reduction: Reduction
+    queries: Tensor
+    context: Tensor | None  # None: still to arrive
+
+
 class Asked(NamedTuple):
     """Queries [B, h, M, D], keys and values [B, h, K, D] of one layer, ready to attend."""
 
@@ -145,13 +154,18 @@ class Attention(nn.Module):
         rotation: Rotation | None = None,  # of these tokens
         plan: LayerPlanner = no_reduction,
     ) -> Tensor:  # [B, N, C]
-        asked = self.asked(x, rotation, plan)
+        asked = self.asked(self.reduced(x, plan), rotation)
         return asked.reduction.restore(self.answered(asked))
 
-    def asked(self, x: Tensor, rotation: Rotation | None = None, plan: LayerPlanner = no_reduction) -> Asked:
-        """The first half: what attends to what. From here on the tokens x are no longer needed."""
+    def reduced(self, x: Tensor, plan: LayerPlanner) -> Reduced:
+        """First, what is left of the tokens x; they are no longer needed from here on."""
         reduction = plan(x)
-        q, k, v = self._project(x, reduction)
+        return Reduced(reduction, reduction.queries(x), None if reduction.arrives else reduction.context(x))
+
+    def asked(self, reduced: Reduced, rotation: Rotation | None) -> Asked:
+        """Then what attends to what."""
+        reduction = reduced.reduction
+        q, k, v = self._project(reduced)
         q_rotation = k_rotation = None
         if rotation is not None:
             q_rotation, k_rotation = reduction.query_rotation(rotation), reduction.context_rotation(rotation)
@@ -160,21 +174,20 @@ class Attention(nn.Module):
         return Asked(reduction, q, k, v.transpose(1, 2))
 
     def answered(self, asked: Asked) -> Tensor:  # [B, M, C], before the reduction restores all tokens
-        """The second half."""
+        """And the answers."""
         out = asked.reduction.attend(self.kernel, asked.q, asked.k, asked.v)
         return self.proj(out.transpose(1, 2).flatten(2))
 
-    def _project(self, x: Tensor, reduction: Reduction) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(self, reduced: Reduced) -> tuple[Tensor, Tensor, Tensor]:
         """q [B, M, h, D] and k, v [B, K, h, D]; one matmul where both sides are the same tokens."""
-        x_q = reduction.queries(x)
-        x_kv = None if reduction.arrives else reduction.context(x)
+        reduction, x_q, x_kv = reduced
         if x_q is x_kv:
             q, k, v = self._heads(self.qkv(x_q), 3)
             return q, k, v
         width = x_q.shape[-1]
         weight, bias = self.qkv.weight, self.qkv.bias
         (q,) = self._heads(F.linear(x_q.to(weight.dtype), weight[:width], bias[:width]), 1)
-        x_kv = reduction.context(x) if x_kv is None else x_kv
+        x_kv = reduction.context(x_q) if x_kv is None else x_kv
         k, v = self._heads(F.linear(x_kv.to(weight.dtype), weight[width:], bias[width:]), 2)
         return q, k, v
 

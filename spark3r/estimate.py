@@ -63,7 +63,7 @@ def estimate(model: Network, num_frames: int, height: int, width: int, schedule:
     meant = schedule_for(schedule, num_frames, model)
     layout = model.trunk.layout(meant.frames_at_once(num_frames), model.grid(height, width))
     queries, keys = meant.token_counts(layout)
-    case = Case(model.config, model.dtype, model.device.type, num_frames, height, width, meant)
+    case = Case(model.config, model.dtype, model.device.type, num_frames, height, width, meant, model.offload)
     needed = _needed(case, peak_bytes(case) - weight_bytes(model.config, model.dtype))
     return Estimate(num_frames, height, width, layout.total, queries, keys, needed, available_bytes(model.device))
 

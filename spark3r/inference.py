@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from spark3r.errors import Cancelled, DoesNotFit, InputError
 from spark3r.estimate import Estimate, Schedule, estimate, network_size, schedule_for
 from spark3r.frames import Frames
+from spark3r.kernels.elementwise import compiling
 from spark3r.measure import Meter, PeakMemory
 from spark3r.models import preprocess
 from spark3r.models.checkpoints import load_model
@@ -134,6 +136,23 @@ class Run:
 
     def run(self) -> Reconstruction:
         """Encoder, trunk, heads, one after the other: the result for the frames held here."""
+        with compiling(self.network.compiled):
+            self._compile()
+            return self._run()
+
+    def _compile(self) -> None:
+        """A tiny clip, dense and reduced, so that what is compiled is ready before anything is timed."""
+        if not self.network.compiled or self.network in _ready:
+            return
+        if self.progress is not None:
+            self.progress(Progress("compile", 0.0, {}, 0.0))
+        side = 2 * self.network.config.patch
+        images = torch.rand(1, 4, 3, side, side, device=self.network.device)
+        for schedule in (ReductionSchedule.off(), ReductionSchedule(2, 2)):
+            self.network(images, SchedulePlanner(schedule, match_dtype=self.network.dtype))
+        _ready.add(self.network)
+
+    def _run(self) -> Reconstruction:
         with PeakMemory(self.network.device) as memory, Meter(self.network.device).hearing() as self.meter:
             with self._together():
                 images, tokens, skip = self._encode()
@@ -227,7 +246,7 @@ class Run:
             self._step(scope, number)
 
         with self.meter.watching(self.network.trunk.blocks, scopes, before_block):
-            return self.network.aggregate(tokens, self.layout, plan, clip=self.clip)
+            return self.network.aggregate(tokens, self.layout, plan, self.network.offload, self.clip)
 
     def _densify(
         self, taps: Taps, skip: Tensor | None, scale: Tensor | None
@@ -269,6 +288,9 @@ class Run:
         times.setdefault("matching", 0.0)
         queries, keys = self.schedule.token_counts(self.whole)
         return Cost(times, peak_bytes, self.whole.total, queries, keys)
+
+
+_ready: WeakSet[Network] = WeakSet()  # networks whose elementwise functions are compiled
 
 
 def _stopped() -> Cancelled:

@@ -21,7 +21,9 @@ _aten = torch.ops.aten
 _MOVES_NOTHING = frozenset({_aten.empty, _aten.empty_strided, _aten.detach, _aten._unsafe_view, _aten.lift_fresh})
 _WRITES_ONLY = frozenset({_aten.copy_, _aten.fill_, _aten.zero_})  # the tensor that is written is not read
 _READS_SOME = frozenset({_aten.index_select, _aten.gather, _aten.index})  # of the first tensor as much as comes out
-_ADDS_ROWS = frozenset({_aten.index_put_, _aten.scatter_add_, _aten.index_add_})  # rows are read, added to, written
+_ADDS_ROWS = frozenset(
+    {_aten.index_put_, _aten.scatter_, _aten.scatter_add_, _aten.index_add_}
+)  # rows are read, added to, written
 _INDEXES = frozenset({_aten.index, _aten.index_put, _aten.index_put_})
 _HALF = (torch.bfloat16, torch.float16)
 
@@ -255,9 +257,12 @@ def _moved(packet: Any, ins: list[Tensor], outs: list[Tensor]) -> int:
 
 def _arithmetic(packet: Any, args: Any, kwargs: Any, ins: list[Tensor], out: Any) -> tuple[str, int]:
     """The unit that an op runs on and its floating-point operations (0 for all but products)."""
-    if packet not in flop_registry:
+    if packet is _aten._addmm_activation:  # a linear layer with its GELU
+        flop = flop_registry[_aten.addmm](*args[:3], out_val=out, out=out)
+    elif packet in flop_registry:
+        flop = flop_registry[packet](*args, **kwargs, out_val=out, out=out)  # torch 2.3 knows it as `out`
+    else:
         return "float32", 0
-    flop = flop_registry[packet](*args, **kwargs, out_val=out, out=out)  # torch 2.3 knows it as `out`
     if "attention" in str(packet) and ins[0].dtype in _HALF:
         return "attention", flop
     if ins[0].dtype in _HALF:

@@ -136,6 +136,7 @@ class Leader:
                 frame=list(frames.images.shape[1:]),
                 schedule=schedule.to_json(),
                 resolution=resolution,
+                offload=network.offload,
                 held=held,
                 shards=None if self.shards is None else str(self.shards),
                 clip=frames.source,
@@ -244,6 +245,7 @@ class Follower:
         if share is None:
             return
         assert self._network is not None
+        self._network.offload = job["offload"]
         frames = self._held
         if not job["held"]:
             images = np.empty((share.here.stop - share.here.start, *job["frame"]), np.uint8)

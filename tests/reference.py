@@ -15,10 +15,15 @@ def merge_slots(x: Tensor, layout: TokenLayout, factor: int, group_size: int) ->
         group = frame // group_size
         if frame % group_size % factor == 0:
             continue
-        candidates = [
-            other * layout.per_frame + layout.special + patch
+        destinations = [
+            other
             for other in range(group * group_size, min((group + 1) * group_size, layout.frames))
             if other % group_size % factor == 0
+        ]
+        last = max(number for number, other in enumerate(destinations) if other < frame)
+        candidates = [
+            other * layout.per_frame + layout.special + patch
+            for other in destinations[last:] + destinations[:last]
             for patch in range(layout.patches)
         ]
         for patch in range(layout.patches):
@@ -27,6 +32,8 @@ def merge_slots(x: Tensor, layout: TokenLayout, factor: int, group_size: int) ->
                 float(x[token] @ x[other]) / max(float(x[token].norm() * x[other].norm()), 1e-12)
                 for other in candidates
             ]
+            for number in range(patch, len(candidates), layout.patches):
+                similarity[number] *= 1 + 1e-7  # the same place is preferred
             destination_of[token] = candidates[similarity.index(max(similarity))]
     return destination_of, sorted(set(destination_of))
 

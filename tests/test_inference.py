@@ -185,3 +185,15 @@ def test_a_clip_is_reduced_alike_alone_and_in_a_batch(network: Network):
         for row in range(2):
             alone = network(images[row : row + 1], plan)
             torch.testing.assert_close(both.depth[row], alone.depth[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("schedule", [None, ReductionSchedule(2, 3)])
+def test_an_offloaded_run_says_the_same(network: Network, schedule: ReductionSchedule | None):
+    kept = reconstruct(clip(20), network, schedule)
+    network.offload = True
+    try:
+        offloaded = reconstruct(clip(20), network, schedule)
+    finally:
+        network.offload = False
+    assert np.array_equal(kept.depth, offloaded.depth)
+    assert np.array_equal(kept.world_from_camera, offloaded.world_from_camera)

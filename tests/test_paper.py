@@ -154,7 +154,7 @@ def test_the_scaled_peak_covers_the_exact_one(family: str, word: str):
 
 def test_offloaded_the_kept_layers_are_not_held():
     long = Case(named("vggt").config, torch.bfloat16, "cuda", 400, 196, 252, AUTO)
-    kept = 400 * 14 * 18 * (256 + 512 + 1024) * 2  # bytes, while the last layer is still to come
+    kept = 400 * 14 * 18 * (256 + 512 + 256) * 2  # bytes, while the last layer is still to come
     assert dry_run(long).peak - dry_run(replace(long, offload=True)).peak >= 0.98 * kept
 
 

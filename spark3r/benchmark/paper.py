@@ -23,7 +23,7 @@ from spark3r.reduction import ReductionSchedule
 from spark3r.tokens import TokenLayout
 
 STAGES = tuple(stage for stage in stages.STAGES if stage not in ("decode", "preprocess"))
-_LONGEST = 100_000  # frames; no clip asked about is longer
+_LONGEST = 10_000_000  # frames; no clip asked about is longer
 
 
 @dataclass(frozen=True)

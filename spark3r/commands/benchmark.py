@@ -66,8 +66,9 @@ class Benchmark(OutputOptions):
     paper: Annotated[tuple[str, ...], shown_as("h100|h200|a100|h20|l40s|rtx4090 ...")] = ()
     """Compute what runs would take on these GPUs from their data sheets, in place of measuring here."""
     offload: Annotated[bool, tyro.conf.FlagCreatePairsOff, shown_as("")] = False
-    """With --paper: what the heads read waits in the computer's memory, so that longer clips fit on the card."""
-
+    """What the heads read waits in the computer's memory, so that longer clips fit on the card."""
+    compile: Annotated[bool, tyro.conf.FlagCreatePairsOff, shown_as("")] = False
+    """Compile elementwise functions for the CPU, while warming up; needs a C++ compiler."""
     ranks: Annotated[tuple[int, ...], shown_as("N ...")] = (1,)
     """With --paper: so many cards share the clip; default: 1."""
     link: Annotated[Literal["nvlink", "pcie", "ethernet100g"], shown_as("nvlink|pcie|ethernet100g")] = "nvlink"
@@ -109,11 +110,11 @@ class Benchmark(OutputOptions):
             raise UsageError("--repeats and --frames must be 1 or more")
 
     def _network(self, name: str) -> Network:
-        return (
-            random_model(name, self.device, self.dtype)
-            if self.random_weights
-            else load_model(name, self.device, self.dtype)
-        )
+        if not self.random_weights:
+            return load_model(name, self.device, self.dtype, offload=self.offload, compile=self.compile)
+        network = random_model(name, self.device, self.dtype)
+        network.offload, network.compiled = self.offload, self.compile
+        return network
 
     def _settings(self) -> list[Setting]:
         sides = self.resolution or (None,)

@@ -98,7 +98,8 @@ class Evaluate(RunOptions):
     chart: Annotated[Path | None, shown_as("FILE.png")] = None
     """Also draw the error of the unseen clips against confidence."""
     compile: Annotated[bool, tyro.conf.FlagCreatePairsOff, shown_as("")] = False
-    """Compile the renderer of unseen clips: up to a minute to start, then ten times faster; needs a C++ compiler."""
+    """Compile the network's elementwise functions and the renderer of unseen clips: up to a minute to start, then the
+    renderer is ten times faster; needs a C++ compiler."""
 
     def run(self) -> None:
         """Reconstructs every clip and compares it to its truth."""
@@ -121,7 +122,7 @@ class Evaluate(RunOptions):
         super().check()
         if bool(self.folders) == (self.unseen is not None):
             raise UsageError("evaluate takes clip folders (before the flags) or --unseen N: give one of the two")
-        flags = ("max_frames", "fps") if self.unseen is not None else ("wild", "frames", "chart", "compile")
+        flags = ("max_frames", "fps") if self.unseen is not None else ("wild", "frames", "chart")
         for flag in flags:
             if getattr(self, flag) not in (None, False):
                 other = "clip folders" if self.unseen is not None else "--unseen"

@@ -57,6 +57,10 @@ class RunOptions(OutputOptions):
     """Take at most this many frames, evenly over the clip; default: all."""
     fps: Annotated[float | None, shown_as("RATE")] = None
     """Take this many frames per second of video; default: all."""
+    offload: Annotated[bool, tyro.conf.FlagCreatePairsOff, shown_as("")] = False
+    """What the heads read waits in the computer's memory, so that longer clips fit on a GPU."""
+    compile: Annotated[bool, tyro.conf.FlagCreatePairsOff, shown_as("")] = False
+    """Compile elementwise functions for the CPU: up to a minute to start; needs a C++ compiler."""
     query_factor: Annotated[int | None, shown_as("N")] = None
     """So many frames share one query; 1 is off."""
     kv_factor: Annotated[int | None, shown_as("N")] = None
@@ -69,7 +73,7 @@ class RunOptions(OutputOptions):
 
     def load(self) -> Network:
         """The network, where and as the flags say."""
-        return load_model(self.model, self.device, self.dtype)
+        return load_model(self.model, self.device, self.dtype, offload=self.offload, compile=self.compile)
 
     def read(self, source: str | Path | Sequence[str | Path], network: Network) -> Frames:
         """The frames that the flags ask for, as the network needs them."""

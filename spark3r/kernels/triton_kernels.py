@@ -61,6 +61,31 @@ def add_rows(
 
 
 @triton.jit
+def norm_pairs(
+    local, whole, weight, bias, out, local_stride, whole_stride, tokens, eps,
+    WIDTH: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """out[row] = layer norm of [local[row] | whole[row]], rows counted through frames of so many tokens."""
+    row = tl.program_id(0).to(tl.int64)
+    frame, token = row // tokens, row % tokens
+    column = tl.arange(0, BLOCK)
+    inside = column < WIDTH
+    left = tl.load(local + frame * local_stride + token * WIDTH + column, mask=inside, other=0.0).to(tl.float32)
+    right = tl.load(whole + frame * whole_stride + token * WIDTH + column, mask=inside, other=0.0).to(tl.float32)
+    mean = (tl.sum(left, 0) + tl.sum(right, 0)) / (2 * WIDTH)
+    left = tl.where(inside, left - mean, 0.0)
+    right = tl.where(inside, right - mean, 0.0)
+    scale = 1.0 / tl.sqrt((tl.sum(left * left, 0) + tl.sum(right * right, 0)) / (2 * WIDTH) + eps)
+    left = left * scale * tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
+    right = right * scale * tl.load(weight + WIDTH + column, mask=inside, other=0.0).to(tl.float32)
+    left += tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
+    right += tl.load(bias + WIDTH + column, mask=inside, other=0.0).to(tl.float32)
+    target = out + row * 2 * WIDTH + column
+    tl.store(target, left.to(out.dtype.element_ty), mask=inside)
+    tl.store(target + WIDTH, right.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def gate_rows(both, out, HIDDEN: tl.constexpr, BLOCK: tl.constexpr):
     """out[row] = silu(a) · b of both[row] = [a | b]."""
     row = tl.program_id(0).to(tl.int64)
@@ -168,6 +193,16 @@ def add_scaled_normed(
         SCALED=gamma is not None, CHOSEN=rows is not None, NORMED=True, **_row(width),
     )  # fmt: skip
     return x, out
+
+
+def normed_pair(local: Tensor, whole: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    frames, tokens, width = whole.shape
+    out = whole.new_empty(frames, tokens, 2 * width)
+    _launch(
+        norm_pairs, (frames * tokens,), local, whole, weight, bias, out, local.stride(0), whole.stride(0), tokens, eps,
+        **_row(width),
+    )  # fmt: skip
+    return out
 
 
 def gated(both: Tensor) -> Tensor:

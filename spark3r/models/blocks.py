@@ -6,11 +6,10 @@ import math
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spark3r.attention import Attention, Kernel, LayerPlanner, Linear, Rotation, no_reduction
-from spark3r.kernels.elementwise import add_scaled, add_scaled_normed, gated, normed
+from spark3r.kernels.elementwise import add_scaled, add_scaled_normed, gated, linear_gelu, normed
 from spark3r.meta import device_kind
 from spark3r.models.config import BlockConfig
 
@@ -24,7 +23,7 @@ class Mlp(nn.Module):
         self.fc2 = Linear(hidden, outputs or width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(linear_gelu(x, self.fc1.weight, self.fc1.bias))
 
 
 class SwiGlu(nn.Module):
@@ -97,8 +96,10 @@ class Block(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Answers [M, C] of attention, and which of them each token receives (None: its own, for they are [N, C])."""
         tokens = self._normed(x, rows)
-        asked = self.attn.asked(tokens, rotation, plan)
+        reduced = self.attn.reduced(tokens, plan)
         del tokens  # of a long clip the largest thing that stands here
+        asked = self.attn.asked(reduced, rotation)
+        del reduced
         reduction = asked.reduction
         answers = self.attn.answered(asked)
         receives = reduction.answers()

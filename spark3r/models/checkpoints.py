@@ -3,7 +3,9 @@ than the model itself takes."""
 
 from __future__ import annotations
 
+import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from spark3r.errors import CheckpointError
+from spark3r.errors import CheckpointError, InputError
 from spark3r.installation import require
 from spark3r.models.config import ModelConfig, config_from_json, config_to_json
 from spark3r.models.converter import Converter
@@ -51,6 +53,8 @@ def load_model(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     *,
+    offload: bool = False,
+    compile: bool = False,
     progress: Progress | None = None,
     cancel: Callable[[], bool] | None = None,
 ) -> Network:
@@ -58,17 +62,29 @@ def load_model(
     file that `save_checkpoint` wrote.
 
     device: default CUDA if there is one, else the CPU. dtype: of the fast layers; default bfloat16 where the device
-    computes in it, else float32. progress, cancel: of a download, (bytes so far, bytes in all). Raises CheckpointError
-    for an unknown name, weights that cannot be fetched or read, or tensors that do not fit.
+    computes in it, else float32. offload: what the heads will read waits in the computer's memory, so that longer clips
+    fit on a GPU. compile: elementwise functions are compiled on a CPU before the first run, which is told as the stage
+    "compile" (needs a C++ compiler; a GPU has kernels anyway). progress, cancel: of a download, (bytes so far, bytes in
+    all). Raises CheckpointError for an unknown name, weights that cannot be fetched or read, or tensors that do not
+    fit; InputError for no compiler.
     """
     target = pick_device(device)
     precision = pick_dtype(dtype, target)
     entry = ENTRIES.get(str(name_or_path))
+    if compile and target.type == "cpu":
+        _check_compiler()
     if entry is not None and entry.converter is not None:
-        return load_weights(download(entry, progress, cancel), entry.config, entry.converter, target, precision)
-    path = WEIGHTS / f"{entry.card.name}.safetensors" if entry else _file_of(Path(name_or_path))
-    config, converter = _what_it_is(path)
-    return load_weights(path, config, converter, target, precision)
+        network = load_weights(download(entry, progress, cancel), entry.config, entry.converter, target, precision)
+    else:
+        path = WEIGHTS / f"{entry.card.name}.safetensors" if entry else _file_of(Path(name_or_path))
+        network = load_weights(path, *_what_it_is(path), target, precision)
+    network.offload, network.compiled = offload, compile
+    return network
+
+
+def _check_compiler() -> None:
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++", "cl")):
+        raise InputError("--compile needs a C++ compiler, and none was found: install g++ or clang, or leave it out")
 
 
 def needs_download(name_or_path: str | Path) -> bool:

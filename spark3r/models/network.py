@@ -20,6 +20,7 @@ from spark3r.models.heads.dpt import DptHead
 from spark3r.models.heads.metric import MetricHead
 from spark3r.models.heads.points import PatchCameraHead, PointHead
 from spark3r.models.heads.pose import RefiningCameraHead, RegisterCameraHead, TokenCameraHead
+from spark3r.models.tapped import Tapped
 from spark3r.models.trunk import Trunk
 from spark3r.tokens import WHOLE_CLIP, TokenLayout, WholeClip
 
@@ -51,12 +52,16 @@ class Prediction(NamedTuple):
 class Taps(NamedTuple):
     """What the heads read of the tapped layers."""
 
-    dense: list[Tensor]  # for every tap what the dense head reads, [B, S, …]
-    camera: Tensor  # what the camera head reads of the last tap, [B, S, special or P, 2C]
+    dense: list[tuple[Tensor, ...]]  # for every tap what the dense head reads, [B, S, …] each
+    camera: tuple[Tensor, ...]  # what the camera head reads of the last tap: special tokens [B, S, special, 2C] (π³: as
+    # the dense head)
 
 
 class Network(nn.Module):
     """One model family at one size; `encode`, `aggregate`, `cameras` and `dense` are the steps, `forward` runs all."""
+
+    offload = False  # whether a reconstruction keeps what the heads will read in pinned memory of the computer
+    compiled = False  # whether, on a CPU, it runs elementwise functions compiled; that needs a C++ compiler
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -99,21 +104,24 @@ class Network(nn.Module):
     ) -> Taps:
         """Patches as `Trunk.forward` takes them → what the heads need; `offload` keeps it in memory of the CPU."""
         kept = self.trunk(patches, layout, plan, self.read, offload, clip)
-        return Taps([parts[0] for parts in kept], kept[-1][-1].to(self.device))
+        if isinstance(self.config.camera, configs.PatchCamera):
+            return Taps(kept, kept[-1])
+        *_, special = kept[-1]
+        return Taps([*kept[:-1], kept[-1][:-1]], (special.to(self.device),))
 
-    def read(self, tap: int, both: Tensor) -> tuple[Tensor, ...]:
-        """What the dense head reads of a tapped layer [B, F, P, 2C], kept in the type that the network works in; of the
-        last one also what the camera head reads, exactly, unless that is the same."""
+    def read(self, tap: int, tapped: Tapped) -> tuple[Tensor, ...]:
+        """What the dense head reads of a tapped layer, kept in the type that the network works in; of the last one also
+        what the camera head reads, exactly, unless that is the same."""
         head = cast("DenseHead | DptHead | PointHead", self.dense_head)
-        seen = head.read(tap, both.flatten(0, 1)).to(self.dtype).unflatten(0, both.shape[:2])
+        seen = tuple(part.to(self.dtype) for part in head.read(tap, tapped))
         if tap < len(self.config.taps) - 1 or isinstance(self.config.camera, configs.PatchCamera):
-            return (seen,)
-        return seen, both[:, :, : self.config.tokens.special]
+            return seen
+        return *seen, tapped.special
 
     def cameras(self, taps: Taps, height: int, width: int, clip: WholeClip = WHOLE_CLIP) -> Cameras:
         """Of all frames of the clip, from the special tokens of the last tap (π³: of each frame from its patches)."""
         if not isinstance(self.config.camera, configs.PatchCamera):
-            return self.camera_head(clip.gather(taps.camera), (height, width))
+            return self.camera_head(clip.gather(taps.camera[0]), (height, width))
         pose, world_from_camera, _, _ = self.camera_head(taps.camera, (height, width))
         pose, world_from_camera = clip.gather(pose), clip.gather(world_from_camera)
         if self.config.metric is None:
@@ -132,11 +140,13 @@ class Network(nn.Module):
         scale: Tensor | None = None,  # [B], as `cameras` says it
     ) -> Dense:
         """Depth and confidence of some frames; skip holds the encoder's fine features of the same frames."""
-        chosen = [tap.flatten(0, 1)[frames].to(self.device, non_blocking=True) for tap in taps.dense]
+        chosen = [
+            tuple(part.flatten(0, 1)[frames].to(self.device, non_blocking=True) for part in tap) for tap in taps.dense
+        ]
         answer: Dense = self.dense_head(chosen, self.grid(height, width), skip)
         if scale is None:
             return answer
-        of_frames = scale.repeat_interleave(taps.dense[0].shape[1])[frames]
+        of_frames = scale.repeat_interleave(taps.dense[0][0].shape[1])[frames]
         return answer._replace(depth=answer.depth * of_frames[:, None, None])
 
     def grid(self, height: int, width: int) -> tuple[int, int]:

@@ -13,19 +13,21 @@ from spark3r.attention import LayerPlanner, Planner, Rotation, dense
 from spark3r.meta import device_kind
 from spark3r.models.blocks import Block, grid_rotation, normal_, whole_rotation
 from spark3r.models.config import ModelConfig, Rope, Scope
+from spark3r.models.tapped import Tapped
 from spark3r.tokens import WHOLE_CLIP, TokenLayout, WholeClip
 
 FEWEST_FRAMES_TO_CHOOSE_FROM = 3  # with fewer, the first frame is the reference
 _FRAMES_READ_AT_ONCE = 16  # of a tapped layer, so that both its outputs stand side by side for few frames only
 
-Reader = Callable[[int, Tensor], tuple[Tensor, ...]]
-"""What heads keep of tapped layer number `tap`: from its frame and global outputs side by side, [B, F, P, 2C] for some
-frames, to tensors [B, F, …]. What is read of a frame depends on that frame alone."""
+
+Reader = Callable[[int, Tapped], tuple[Tensor, ...]]
+"""What heads keep of tapped layer number `tap`, of some frames at a time: tensors [B, F, …]. What is read of a frame
+depends on that frame alone."""
 
 
-def whole_layer(tap: int, both: Tensor) -> tuple[Tensor, ...]:
+def whole_layer(tap: int, tapped: Tapped) -> tuple[Tensor, ...]:
     """The reader that keeps everything."""
-    return (both,)
+    return (tapped.joined(),)
 
 
 class _Half(NamedTuple):
@@ -34,10 +36,6 @@ class _Half(NamedTuple):
 
     special: Tensor  # [B, S, special, C]
     patches: Tensor  # [B, S, h·w, C]
-
-    def frames(self, chosen: Callable[[Tensor], Tensor]) -> Tensor:  # [B, F, P, C]
-        special = chosen(self.special)
-        return torch.cat((special, chosen(self.patches).to(special.dtype)), dim=2)
 
 
 class Trunk(nn.Module):
@@ -93,7 +91,7 @@ class Trunk(nn.Module):
             if index in self.config.taps:
                 assert half is not None
                 whole = x.unflatten(1, (layout.frames, layout.per_frame))
-                kept.append(_read(partial(read, len(kept)), half, whole, order, offload, clip))
+                kept.append(_read(partial(read, len(kept)), half, whole, layout.grid, order, offload, clip))
         return kept
 
     def _half(self, x: Tensor, layout: TokenLayout, since: int) -> _Half | None:
@@ -150,32 +148,40 @@ class Trunk(nn.Module):
 
 
 def _read(
-    read: Callable[[Tensor], tuple[Tensor, ...]],
+    read: Callable[[Tapped], tuple[Tensor, ...]],
     half: _Half,
     whole: Tensor,  # [B, S, P, C]
+    grid: tuple[int, int],
     order: Tensor | None,  # [B, S]
     offload: bool,
     clip: WholeClip,
 ) -> tuple[Tensor, ...]:
-    """What is read of a tapped layer, some frames at a time: all of it never stands in memory. Frames that are spread
-    over ranks go back to their places once they are read, for then they are small."""
-    frames = whole.shape[1]
+    """What is read of a tapped layer, some frames at a time: all of it never stands in memory, and what is kept as it
+    stands is not copied. Frames that are spread over ranks go back to their places once they are read, for then they
+    are small."""
+    frames, special = whole.shape[1], half.special.shape[2]
     at_once = frames if torch.is_grad_enabled() else _FRAMES_READ_AT_ONCE
     place = None if order is None else order.argsort(dim=1)
-    rooms: tuple[Tensor, ...] = ()
+    rooms: list[Tensor] = []
     for start in range(0, frames, at_once):
         some = slice(start, min(start + at_once, frames))
 
         def chosen(x: Tensor, some: slice = some) -> Tensor:
             return x[:, some] if place is None or clip.spread else clip.in_order(x, place[:, some])
 
-        parts = read(torch.cat((half.frames(chosen), chosen(whole)), dim=-1))
-        if at_once >= frames and not offload and not clip.spread:
+        specials = torch.cat((chosen(half.special), chosen(whole[:, :, :special])), dim=-1)
+        tapped = Tapped(specials, chosen(half.patches), chosen(whole[:, :, special:]), grid)
+        parts = read(tapped)
+        if torch.is_grad_enabled() and not offload and not clip.spread:
             return parts
-        rooms = rooms or tuple(_room(part, frames, offload) for part in parts)
-        for room, part in zip(rooms, parts, strict=True):
-            room[:, some].copy_(part, non_blocking=True)
-    return rooms if place is None or not clip.spread else tuple(clip.in_order(room, place) for room in rooms)
+        stays = [part is tapped.local and place is None and not offload for part in parts]
+        rooms = rooms or [
+            half.patches if as_is else _room(part, frames, offload) for part, as_is in zip(parts, stays, strict=True)
+        ]
+        for room, part, as_is in zip(rooms, parts, stays, strict=True):
+            if not as_is:
+                room[:, some].copy_(part, non_blocking=True)
+    return tuple(rooms) if place is None or not clip.spread else tuple(clip.in_order(room, place) for room in rooms)
 
 
 def _room(part: Tensor, frames: int, offload: bool) -> Tensor:

@@ -17,6 +17,7 @@ from spark3r.models.heads.dense import Dense
 from spark3r.models.heads.dpt import DptHead
 from spark3r.models.heads.points import PointHead
 from spark3r.models.network import Network, Taps
+from spark3r.models.tapped import Tapped
 from spark3r.models.trunk import FEWEST_FRAMES_TO_CHOOSE_FROM, balanced_reference
 
 Values = dict[str, Tensor]
@@ -98,8 +99,6 @@ def _views(network: Network, family: str) -> dict[str, tuple[str, str]]:
         views["mid.register0"] = (_first(network, "register"), "output")
         assert isinstance(network.config.camera, RegisterCamera)
         views["mid.camera_trunk"] = (f"camera_head.blocks.{network.config.camera.depth - 1}", "output")
-    if family == "da3":
-        views["features"] = ("dense_head.pyramid.norm", "input")
     return views
 
 
@@ -133,6 +132,10 @@ class _Answer:
     taps: Taps  # what the heads read of them
     cameras: Cameras
     seen: dict[str, list[Tensor]]
+
+    def tapped(self) -> list[Tapped]:
+        grid = self.network.grid(*self.size)
+        return [Tapped.of(both, self.network.config.tokens.special, grid) for both in self.whole]
 
     def framed(self, x: Tensor) -> Tensor:
         return x.unflatten(0, (-1, self.frames))
@@ -172,7 +175,8 @@ def _vggt(answer: _Answer) -> Values:
     depth, confidence = answer.depth()
     grid = answer.network.grid(*answer.size)
     head = answer.network.point_head
-    raw = answer.framed(head.raw([head.read(i, tap.flatten(0, 1)) for i, tap in enumerate(answer.whole)], grid))
+    read = [head.read(i, tapped)[0].flatten(0, 1) for i, tapped in enumerate(answer.tapped())]
+    raw = answer.framed(head.raw(read, grid))
     points = raw[:, :, :3].movedim(2, -1)
     poses = torch.stack(answer.seen["changes"]).cumsum(0)
     return {
@@ -208,7 +212,7 @@ def _rays(answer: _Answer) -> tuple[Tensor, Dense]:
     """x/z and y/z of every pixel's point, [B·S, 2, H, W], and what the dense head says."""
     head, size = answer.network.dense_head, answer.size
     assert isinstance(head, PointHead)
-    ray, _ = head.rays([tap.flatten(0, 1) for tap in answer.taps.dense], answer.network.grid(*size))
+    ray, _ = head.rays(answer.whole[-1].flatten(0, 1), answer.network.grid(*size))
     return ray, answer.network.dense(answer.taps, None, slice(None), *size, answer.cameras.scale)
 
 
@@ -230,11 +234,12 @@ def _da3(answer: _Answer) -> Values:
     head = answer.network.dense_head
     assert isinstance(head, DptHead)
     grid = answer.network.grid(*answer.size)
-    rays, ray_logit = head.rays(head.pyramid([tap.flatten(0, 1) for tap in answer.taps.dense], grid), grid)
+    rays, ray_logit = head.rays(head.pyramid([tap.flatten(0, 1) for (tap,) in answer.taps.dense], grid), grid)
     class_tokens = answer.framed(answer.encoded)[:, :, 0]
     chosen = balanced_reference(class_tokens)
     reference = chosen if answer.frames >= FEWEST_FRAMES_TO_CHOOSE_FROM else torch.full_like(chosen, -1)
-    features = {f"mid.feat{i}": answer.framed(x) for i, x in enumerate(answer.seen["features"][: len(answer.whole)])}
+    halves = (head.pyramid.features(tapped.local, tapped.whole) for tapped in answer.tapped())
+    features = {f"mid.feat{i}": torch.cat(both, dim=-1) for i, both in enumerate(halves)}
     return {
         "out.depth": depth,
         "out.depth_conf": confidence,

@@ -83,8 +83,8 @@ class _Region(NamedTuple):
     start: int  # first frame
     stop: int
     groups: int
-    source_frames: Tensor  # int64, places in a group
-    destination_frames: Tensor
+    followers: tuple[range, ...]  # for every destination frame the sources up to the next, as places in a group
+    destination_frames: Tensor  # int64, places in a group
     source_tokens: Tensor  # [groups · sources] int64, place in the clip's row of each source patch
     slots: Tensor  # [groups, destinations] int64, merged row of each destination patch
 
@@ -115,36 +115,69 @@ def _places(layout: TokenLayout, factor: int, group_size: int, device: torch.dev
         slots = rank[tokens[start:stop][chosen]].reshape((stop - start) // length, -1)
         sources = tokens[start:stop][~chosen].flatten()
         groups = (stop - start) // length
-        frames = ((~is_destination).nonzero()[:, 0], is_destination.nonzero()[:, 0])
-        regions.append(_Region(start, stop, groups, *(each.to(device) for each in (*frames, sources, slots))))
+        destinations = range(0, length, factor)
+        followers = tuple(range(frame + 1, min(frame + factor, length)) for frame in destinations)
+        tensors = (torch.tensor(destinations), sources, slots)
+        regions.append(_Region(start, stop, groups, followers, *(each.to(device) for each in tensors)))
     return _Places(rank.to(device), kept.nonzero()[:, 0].to(device), tuple(regions))
 
 
+@torch.no_grad()
 def _match(patches: Tensor, region: _Region) -> Tensor:
     """Merged row of each source patch of a region, [B, groups · sources]; patches is [B, frames, h·w, C]. Some groups
     at a time, so that their copies never stand in memory for the whole clip."""
     grouped = patches.unflatten(1, (region.groups, -1))
     batch, cells = len(patches), patches.shape[2]
-    scores = batch * len(region.source_frames) * len(region.destination_frames) * cells**2
+    scores = batch * max(map(len, region.followers)) * len(region.destination_frames) * cells**2
     at_once = max(1, _SCORES_AT_ONCE // scores)
     best = [_best_of(some, region) for some in grouped.split(at_once, dim=1)]
     return region.slots.expand(batch, -1, -1).gather(2, torch.cat(best, dim=1)).flatten(1)
 
 
 def _best_of(grouped: Tensor, region: _Region) -> Tensor:
-    """The destination, as its place in its group, of each source patch, [B, groups, sources]."""
-    sources = grouped.index_select(2, region.source_frames).flatten(2, 3)
+    """The destination, as its place in its group, of each source patch, [B, groups, sources].
+
+    The sources that follow a destination frame see the destinations in an order that begins with it, and their own
+    place in every frame first: so ties, which in bfloat16 are the rule where little moves, join what is nearest.
+    """
+    cells = grouped.shape[3]
     targets = grouped.index_select(2, region.destination_frames).flatten(2, 3)
     targets = torch.nn.functional.normalize(targets, dim=-1)  # a source's own length does not change its best match
-    return most_similar(sources, targets)
+    count = targets.shape[2]
+    around = torch.cat((targets, targets), dim=2) if len(region.destination_frames) > 1 else targets
+    best = []
+    for number, frames in enumerate(region.followers):
+        if frames:
+            sources = grouped[:, :, frames.start : frames.stop].flatten(2, 3)
+            found = most_similar(sources, around[:, :, number * cells : number * cells + count], cells)
+            best.append((found + number * cells) % count)
+    return torch.cat(best, dim=2)
 
 
-def most_similar(sources: Tensor, targets: Tensor) -> Tensor:
+def most_similar(sources: Tensor, targets: Tensor, cells: int = 0) -> Tensor:
     """The best destination, [B, groups, sources], the first of equals; some rows at a time, to bound memory.
+
+    cells  patches of a frame, where sources and targets are whole frames: the score at a source's own place in each of
+           them is then raised by one step of the type, which wins ties and what rounding alone set apart
 
     `max` does the same as `argmax`, which is three times slower in bf16 on a CPU.
     """
     batch, groups, count, _ = sources.shape
     rows = max(1, min(count, _SCORES_AT_ONCE // (batch * groups * targets.shape[2])))
-    keys = targets.transpose(-1, -2)
-    return torch.cat([(part @ keys).max(dim=-1).indices for part in sources.split(rows, dim=2)], dim=2)
+    keys, best = targets.transpose(-1, -2), []
+    for start in range(0, count, rows):
+        scores = sources[:, :, start : start + rows] @ keys
+        if cells:
+            _raise_own_place(scores, start, cells)
+        best.append(scores.max(dim=-1).indices)
+    return torch.cat(best, dim=2)
+
+
+def _raise_own_place(scores: Tensor, start: int, cells: int) -> None:
+    """Of rows that begin with source patch number `start`, [B, groups, rows, targets], in place."""
+    rows, targets = scores.shape[2:]
+    place = torch.arange(start, start + rows, device=scores.device) % cells
+    own = place[:, None] + torch.arange(0, targets, cells, device=scores.device)
+    own = own.expand(*scores.shape[:2], -1, -1)
+    raised = scores.gather(3, own) * (1 + torch.finfo(scores.dtype).eps)
+    scores.scatter_(3, own, raised)

@@ -12,7 +12,7 @@ What the paper leaves open is decided here; other files refer to them by number:
    those of frames 0, kv_factor, 2 · kv_factor, … of the clip. Frame 0 is thus always kept, and so is the frame whose
    camera a model takes as the world, wherever it stands.
 3. Matching compares the tokens that enter the layer, after its input norm: nothing need be projected to be compared.
-   The plan is deterministic; ties go to the first destination.
+   The plan is deterministic. Ties go to the same place in the last destination frame before the source.
 4. What is merged or pruned is never projected: averaging commutes with a linear projection, so q/k norm and rotary
    position act on the merged token, at its destination's place. Unmerging follows the output projection.
 5. Only true global layers are reduced; frame attention, register-only layers and heads stay whole.

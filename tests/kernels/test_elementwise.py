@@ -5,6 +5,7 @@ Where Triton is installed its kernels run here under its interpreter, and are co
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -128,3 +129,27 @@ def test_kernels_agree_with_their_plain_twins(script: str):
     command = [sys.executable, "-m", "tests.kernels.triton_check", script]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+def test_compiled_forms_agree_and_compile_once_for_all_lengths():
+    from torch._dynamo.utils import counters
+
+    def both(tokens: int) -> tuple[Tensor, Tensor]:
+        x = drawn(2, tokens, 3, 4, 8, seed=tokens)[:, :, 1]
+        change, rows = drawn(5, 8, seed=1), torch.arange(tokens) % 5
+        out = elementwise.heads_first(x, Norm(drawn(8, seed=1), drawn(8, seed=2), EPS), rotation, torch.bfloat16)
+        added = elementwise.add_scaled(x[0, :, 0].clone(), change, None, rows)
+        return out.float(), added
+
+    rotation, graphs = rotation_of(3, 8, 2), []
+    for tokens in (6, 12, 33):
+        plain = both(tokens)
+        with elementwise.compiling():
+            compiled = both(tokens)
+        graphs.append(counters["stats"]["unique_graphs"])
+        for ours, expected in zip(compiled, plain, strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-2, atol=1e-2)
+    assert graphs[0] > 0
+    assert graphs == graphs[:1] * 3

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from spark3r.attention import Linear
 from spark3r.models.config import ModelConfig, StemConfig, StemDense
 from spark3r.models.encoder import Residual
+from spark3r.models.tapped import Tapped
 
 
 class Dense(NamedTuple):
@@ -43,17 +44,17 @@ class DenseHead(nn.Module):
         self.refine = nn.Sequential(Residual(width), Residual(width))
         self.out = ExactConv(width, 2 * 4 * 4, 3, padding=1)
 
-    def read(self, tap: int, both: Tensor) -> Tensor:  # [F, P, 2C] → [F, h·w, 2C]
-        """All of the patches: the norm that follows sees every tap."""
-        return both[:, self.special :]
+    def read(self, tap: int, tapped: Tapped) -> tuple[Tensor, ...]:
+        """All of the patches, [B, F, h·w, C] twice: the norm that follows sees every tap."""
+        return tapped.local, tapped.whole
 
     def forward(
         self,
-        taps: list[Tensor],  # [F, h·w, 2C] each, as read
+        taps: list[tuple[Tensor, ...]],  # [F, h·w, C] twice each, as read
         grid: tuple[int, int],
         skip: Tensor,  # [F, stem, H/4, W/4]
     ) -> Dense:
-        tokens = torch.cat(taps, dim=-1).float()
+        tokens = torch.cat([half for tap in taps for half in tap], dim=-1).float()
         x = self.spread(self.norm(tokens)).transpose(1, 2).unflatten(2, grid)
         x = self.coarse(F.pixel_shuffle(x, 2))  # [F, head, 2h, 2w]
         x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)

@@ -9,13 +9,16 @@ from __future__ import annotations
 import itertools
 import math
 from functools import lru_cache
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spark3r.kernels.elementwise import normed_pair
 from spark3r.models.config import Dpt, ModelConfig
 from spark3r.models.heads.dense import Dense
+from spark3r.models.tapped import Tapped
 
 _POSITION_STRENGTH = 0.1
 _LAST_WIDTH = 32  # channels before the last layer at full resolution
@@ -24,14 +27,27 @@ _LAST_WIDTH = 32  # channels before the last layer at full resolution
 def add_position(x: Tensor) -> Tensor:
     """x [F, C, m, n] plus sines and cosines of where each cell stands in an image of the same aspect as the map;
     without gradients x itself is updated."""
+    across, down = _position(x)
+    x = x.clone() if torch.is_grad_enabled() else x
+    x[:, : x.shape[1] // 2].add_(across)
+    x[:, x.shape[1] // 2 :].add_(down)
+    return x
+
+
+def _position(x: Tensor) -> tuple[Tensor, Tensor]:
+    """What the first half [C/2, 1, n] and the second half [C/2, m, 1] of the channels of a map say of a place."""
     *_, channels, rows, columns = x.shape
     diagonal = math.hypot(rows, columns)
-    across = _waves(channels, columns, columns / diagonal).to(x)[:, None, :]  # [C/2, 1, n]
-    down = _waves(channels, rows, rows / diagonal).to(x)[:, :, None]  # [C/2, m, 1]
-    x = x.clone() if torch.is_grad_enabled() else x
-    x[:, : channels // 2] += across
-    x[:, channels // 2 :] += down
-    return x
+    across = _waves(channels, columns, columns / diagonal).to(x)[:, None, :]
+    down = _waves(channels, rows, rows / diagonal).to(x)[:, :, None]
+    return across, down
+
+
+def _position_map(x: Tensor) -> Tensor:
+    """What `add_position` adds to every map of x [F, C, m, n], [1, C, m, n]."""
+    across, down = _position(x)
+    size = (x.shape[1] // 2, *x.shape[2:])
+    return torch.cat((across.expand(size), down.expand(size)))[None]
 
 
 @lru_cache(maxsize=32)
@@ -99,9 +115,11 @@ class Fusions(nn.Module):
 class Pyramid(nn.Module):
     """Four tapped layers [F, h·w, 2C] → maps of `features` channels at 4, 2, 1 and ½ times the grid.
 
-    `read` goes as far as each token goes alone, and is done when the layer is tapped: it leaves a tenth to a half of
-    the 2C numbers.
+    `read` is what is done when the layer is tapped, as far as numbers become fewer: each token's norm and projection,
+    and for the coarse maps, which are not enlarged, all the rest. Of 2C numbers it leaves an eighth to a half.
     """
+
+    _COARSE = 2  # this tap and those after it are not enlarged
 
     def __init__(self, width: int, dpt: Dpt):
         super().__init__()
@@ -122,22 +140,31 @@ class Pyramid(nn.Module):
             nn.Conv2d(channels, dpt.features, 3, padding=1, bias=False) for channels in dpt.channels
         )
 
-    def read(self, tap: int, both: Tensor) -> Tensor:  # [F, h·w, 2C] → [F, h·w, channels of this tap]
-        """Norm and projection."""
-        normed = self.norm(self._features(both)).transpose(1, 2)[..., None]
-        return self.projects[tap](normed)[..., 0].transpose(1, 2)
+    def read(self, tap: int, tapped: Tapped) -> Tensor:  # → [F, cells, channels], as `forward` takes it
+        """What is kept of a tapped layer."""
+        local, whole = tapped.local.flatten(0, 1), tapped.whole.flatten(0, 1).float()
+        local, whole = self.features(local, whole)
+        normed = normed_pair(local, whole, self.norm.weight, self.norm.bias, self.norm.eps).transpose(1, 2)[..., None]
+        projected = self.projects[tap](normed)[..., 0]
+        if tap >= self._COARSE:
+            projected = self._widened(tap, projected.unflatten(2, tapped.grid)).flatten(2)
+        return projected.transpose(1, 2)
 
     def forward(self, taps: list[Tensor], grid: tuple[int, int]) -> list[Tensor]:  # as read
-        maps = [tap.to(torch.float32, copy=True).transpose(1, 2).unflatten(2, grid) for tap in taps]
-        layers = zip(maps, self.resizes, self.laterals, strict=True)
-        return [lateral(scale(add_position(x))) for x, scale, lateral in layers]
+        half = ((grid[0] + 1) // 2, (grid[1] + 1) // 2)
+        grids = (grid, grid, grid, half)
+        maps = [
+            tap.to(torch.float32, copy=True).transpose(1, 2).unflatten(2, cells)
+            for tap, cells in zip(taps, grids, strict=True)
+        ]
+        return [x if tap >= self._COARSE else self._widened(tap, x) for tap, x in enumerate(maps)]
 
-    def _features(self, both: Tensor) -> Tensor:
-        """The tapped layer as the family normalises it."""
-        if not hasattr(self, "global_norm"):
-            return both
-        local, whole = both.chunk(2, dim=-1)
-        return torch.cat((local, self.global_norm(whole)), dim=-1)
+    def _widened(self, tap: int, x: Tensor) -> Tensor:  # [F, channels of this tap, h, w], which may be updated
+        return self.laterals[tap](self.resizes[tap](add_position(x)))
+
+    def features(self, local: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
+        """The halves of a tapped layer as the family normalises them first."""
+        return local, self.global_norm(whole) if hasattr(self, "global_norm") else whole
 
 
 class DptHead(nn.Module):
@@ -154,13 +181,13 @@ class DptHead(nn.Module):
         if dpt.rays:
             self.rays = Rays(dpt)
 
-    def read(self, tap: int, both: Tensor) -> Tensor:  # [F, P, 2C] → [F, h·w, channels of this tap]
-        """What is kept of a tapped layer."""
-        return self.pyramid.read(tap, both[:, self.special :].float())
+    def read(self, tap: int, tapped: Tapped) -> tuple[Tensor, ...]:
+        """What is kept of a tapped layer, [B, F, cells, channels]."""
+        return (self.pyramid.read(tap, tapped).unflatten(0, tapped.whole.shape[:2]),)
 
-    def forward(self, taps: list[Tensor], grid: tuple[int, int], skip: None = None) -> Dense:
-        """taps [F, h·w, channels] each, as read."""
-        log_depth, logit = self.raw(taps, grid).unbind(1)
+    def forward(self, taps: list[tuple[Tensor, ...]], grid: tuple[int, int], skip: None = None) -> Dense:
+        """taps [F, cells, channels] each, as read."""
+        log_depth, logit = self.raw([tap for (tap,) in taps], grid).unbind(1)
         return Dense(log_depth.exp(), logit)
 
     def raw(self, taps: list[Tensor], grid: tuple[int, int]) -> Tensor:
@@ -187,7 +214,12 @@ class _Convolutions(nn.Module):
 
     def forward(self, fused: Tensor, grid: tuple[int, int]) -> Tensor:
         full = resize(self.narrow(fused), (self.patch * grid[0], self.patch * grid[1]))
-        return self.last(add_position(full))
+        if torch.is_grad_enabled():
+            return self.last(add_position(full))
+        first = cast(
+            nn.Conv2d, self.last[0]
+        )  # the convolution of a sum is the sum of two: positions' is small, and one
+        return self.last[1:](first(full).add_(F.conv2d(_position_map(full), first.weight, padding=1)))
 
 
 class _Shuffle(nn.Module):

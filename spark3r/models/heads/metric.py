@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from spark3r.attention import Linear, Rotation
 from spark3r.models.blocks import Mlp, grid_rotation
 from spark3r.models.config import DecoderConfig, ModelConfig
-from spark3r.models.heads.points import ExactLinear
+from spark3r.models.heads.points import ExactLinear, joined
 from spark3r.tokens import WholeClip
 
 _FRAMES_AT_ONCE = 8
@@ -30,11 +30,15 @@ class MetricHead(nn.Module):
         self.out = Linear(metric.width, metric.width)
         self.log_metres = ExactLinear(metric.width, 1)
 
-    def forward(self, tokens: Tensor, grid: tuple[int, int], clip: WholeClip) -> Tensor:
-        """tokens [B, S, P, 2C] of the frames held here → metres per unit [B], of the whole clip."""
-        rotation = grid_rotation(grid, self.special, self.head_dim, tokens.device)
-        context = torch.cat([self.project(some) for some in tokens.split(_FRAMES_AT_ONCE, dim=1)], dim=1)
-        x = self.project_token(self.token[:, 0]).float().expand(len(tokens), -1)
+    def forward(self, parts: tuple[Tensor, ...], grid: tuple[int, int], clip: WholeClip) -> Tensor:
+        """Parts [B, S, …] of the tap, as the point head reads it, of the frames held here → metres per unit [B], of the
+        whole clip."""
+        device = self.token.device
+        rotation = grid_rotation(grid, self.special, self.head_dim, device)
+        chunks = zip(*(part.split(_FRAMES_AT_ONCE, dim=1) for part in parts), strict=True)
+        tokens = (joined([part.to(device, non_blocking=True) for part in chunk]) for chunk in chunks)
+        context = torch.cat([self.project(some) for some in tokens], dim=1)
+        x = self.project_token(self.token[:, 0]).float().expand(len(context), -1)
         for block in self.blocks:
             x = block(x, context, rotation, clip)
         return self.log_metres(self.out(x).float())[:, 0].exp()

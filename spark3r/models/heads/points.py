@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from spark3r.models.config import BlockConfig, DecoderConfig, ModelConfig, Patch
 from spark3r.models.heads.camera import Cameras, pinhole, rigid
 from spark3r.models.heads.dense import Dense
 from spark3r.models.heads.upsampling import Upsampled
+from spark3r.models.tapped import Tapped
 
 _BLOCK = BlockConfig("frame", qk_norm=False, layer_scale=False, norm_eps=1e-6)
 _FRAMES_AT_ONCE = 8
@@ -29,10 +32,11 @@ class Decoder(nn.Module):
         self.out = Linear(decoder.width, outputs)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """tokens [F, P, 2C]"""
         rotation = grid_rotation(grid, self.special, self.head_dim, tokens.device)
         x = self.project(tokens).float()
         for block in self.blocks:
-            x = block(x, rotation)
+            x = block(x, rotation, in_place=True)
         return self.out(x).float()[:, self.special :]
 
 
@@ -69,20 +73,27 @@ class PointHead(nn.Module):
             self.point = Spread(dense.width, 3, config.patch)
             self.confidence = Spread(dense.width, 1, config.patch)
 
-    def read(self, tap: int, both: Tensor) -> Tensor:  # [F, P, 2C]
+    def read(self, tap: int, tapped: Tapped) -> tuple[Tensor, ...]:
         """All tokens: three decoders start from here."""
-        return both
+        return tapped.special, tapped.local, tapped.whole
 
-    def forward(self, taps: list[Tensor], grid: tuple[int, int], skip: None = None) -> Dense:
-        """taps: one, [F, P, 2C] as read."""
-        ray, log_depth = self.rays(taps, grid)
-        logit = self.confidence(self.confidence_decoder(taps[-1], grid), grid)[:, 0]
+    def forward(self, taps: list[tuple[Tensor, ...]], grid: tuple[int, int], skip: None = None) -> Dense:
+        """taps: one, its parts as read."""
+        tokens = joined(taps[-1])
+        ray, log_depth = self.rays(tokens, grid)
+        logit = self.confidence(self.confidence_decoder(tokens, grid), grid)[:, 0]
         return Dense(log_depth.exp(), logit, pinhole(*focal_from_rays(ray, torch.sigmoid(logit))))
 
-    def rays(self, taps: list[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """(x/z, y/z) [F, 2, H, W] and log z [F, H, W] of every pixel's point."""
-        values = self.point(self.point_decoder(taps[-1], grid), grid)
+    def rays(self, tokens: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """(x/z, y/z) [F, 2, H, W] and log z [F, H, W] of every pixel's point, of the tap [F, P, 2C]."""
+        values = self.point(self.point_decoder(tokens, grid), grid)
         return values[:, :2], values[:, 2].clamp_max(self.largest_log_depth)
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Special tokens [..., special, 2C] and both halves of the patches [..., h·w, C] → [..., P, 2C]."""
+    special, local, whole = parts
+    return torch.cat((special, torch.cat((local, whole), dim=-1)), dim=-2)
 
 
 def focal_from_rays(
@@ -112,10 +123,12 @@ class PatchCameraHead(nn.Module):
         self.decoder = Decoder(config, camera.decoder, camera.width)
         self.pose = _PoseLayers(camera.width)
 
-    def forward(self, tokens: Tensor, size: tuple[int, int]) -> Cameras:  # tokens: [B, S, P, 2C] of the tap, as read
+    def forward(self, parts: tuple[Tensor, ...], size: tuple[int, int]) -> Cameras:  # [B, S, …] of the tap, as read
         grid = (size[0] // self.patch, size[1] // self.patch)
-        chunks = tokens.flatten(0, 1).split(_FRAMES_AT_ONCE)
-        raw = torch.cat([self.pose(self.decoder(chunk, grid)) for chunk in chunks]).unflatten(0, tokens.shape[:2])
+        device = self.pose.translation.weight.device
+        chunks = zip(*(part.flatten(0, 1).split(_FRAMES_AT_ONCE) for part in parts), strict=True)
+        tokens = (joined([part.to(device, non_blocking=True) for part in chunk]) for chunk in chunks)
+        raw = torch.cat([self.pose(self.decoder(some, grid)) for some in tokens]).unflatten(0, parts[0].shape[:2])
         rotation = nearest_rotation(F.normalize(raw[..., 3:].unflatten(-1, (3, 3)), dim=-1))
         return Cameras(raw, rigid(rotation, raw[..., :3]), None)
 

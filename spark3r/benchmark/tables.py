@@ -154,8 +154,26 @@ def scaling(contents: Sequence[dict[str, Any]]) -> Rows:
     ]
 
 
+def environments(contents: Sequence[dict[str, Any]]) -> Rows:
+    """The plug-in in environments made from the official requirements."""
+    return [
+        {
+            "class": row["class"],
+            "code": row["code"],
+            "environment": row["environment"],
+            "the line added": row["added"],
+            "off, undone": _says(row["off_bit_equal"] and row["undone_bit_equal"], "bit-equal"),
+            "on, against our own network": f"{row['reduced_against_ours']:.0e}",
+            "gradients": _says(row["gradients_after_inference"], "flow"),
+            "saved copy": _says(row["saved_is_official"], "official"),
+            "threads": _says(row["threads_agree"], "agree"),
+        }
+        for row in _rows(contents)
+    ]
+
+
 KINDS: dict[str, Callable[[Sequence[dict[str, Any]]], Rows]] = {
-    each.__name__: each for each in (speed, headline, families, sensitivity, unseen, plugin, scaling)
+    each.__name__: each for each in (speed, headline, families, sensitivity, unseen, plugin, scaling, environments)
 }
 
 

@@ -38,7 +38,7 @@ class Arguments:
     allow_downloads: Literal["yes", "no"] | None = None  # visitors may fetch models; default: on this machine alone
     upload_gib: tuple[float, float, float] = (4.0, 8.0, 32.0)  # of one file, of one visitor, of all together
     health: Literal["yes", "no"] = "no"  # answer /health, and /metrics for Prometheus
-    max_sessions: int = 32  # open tabs in all; a quarter of them from one address
+    max_sessions: int = 32  # open tabs in all; where others can come, a quarter of them from one address
 
 
 def main(arguments: Arguments, wait: Callable[[], None]) -> int:
@@ -85,7 +85,8 @@ def access_of(arguments: Arguments, port: int) -> Access:
     quota = Quota(*(int(gib * 2**30) for gib in arguments.upload_gib))
     if not 0 < quota.file <= quota.visitor <= quota.total:
         raise InputError(f"--upload-gib {arguments.upload_gib}: name three sizes, of a file, of a visitor and of all.")
-    limits = Limits(arguments.max_sessions, max(1, arguments.max_sessions // 4))
+    most = arguments.max_sessions
+    limits = Limits(most, most if alone else max(1, most // 4))
     return Access(
         arguments.host, port, arguments.share == "yes", policy, may_download, limits, quota=quota,
         health=arguments.health == "yes",

@@ -95,3 +95,15 @@ def children(pid: int) -> list[int]:
             if f"PPid:\t{pid}\n" in (folder / "status").read_text():
                 found.append(int(folder.name))
     return found
+
+
+def test_what_may_be_taken_depends_on_who_can_come() -> None:
+    alone, served = (launch.access_of(launch.Arguments(host=host), 7860) for host in ("127.0.0.1", "0.0.0.0"))
+    assert (alone.limits.per_address, alone.may_download) == (alone.limits.total, True)
+    assert (served.limits.per_address, served.may_download) == (served.limits.total // 4, False)
+
+
+@pytest.mark.parametrize("odd", [{"max_sessions": 0}, {"upload_gib": (2.0, 1.0, 3.0)}, {"auth": "nobody"}])
+def test_odd_flags_are_one_sentence(odd: dict[str, object], capsys: pytest.CaptureFixture[str]) -> None:
+    assert launch.main(launch.Arguments(port=17860, **odd), lambda: None) == 1  # type: ignore[arg-type]
+    assert capsys.readouterr().err.count("\n") == 1

@@ -92,7 +92,7 @@ def test_the_lock_agrees_with_the_requirements() -> None:
     locked = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
     locked = {name.lower().replace("_", "-"): version for name, version in locked.items()}
     for file in ("requirements.txt", "requirements-dev.txt"):
-        lines = [line.split("#")[0].strip() for line in (ROOT / file).read_text().splitlines()]
+        lines = [line.split("#")[0].split(";")[0].strip() for line in (ROOT / file).read_text().splitlines()]
         for name, version in (line.split("==") for line in lines if "==" in line):
             assert locked[name.split("[")[0].lower().replace("_", "-")] == version
 

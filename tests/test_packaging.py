@@ -17,6 +17,7 @@ PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 LIBRARY = sorted((ROOT / "spark3r").rglob("*.py"))
 PAGE = sorted((ROOT / "viewer").rglob("*.py"))
 ALWAYS_THERE = {"torch", "numpy", "cv2", "safetensors"}  # what the library may import anywhere
+WITH_TORCH = {"triton"}  # torch's builds for CUDA bring it; without it plain torch runs
 TOOLS_OF_THE_CHECKOUT = {"av"}  # renders the example clips anew
 
 # Names that the oldest supported versions lack, with the version that brought each.
@@ -179,7 +180,7 @@ def test_the_library_uses_nothing_newer_than_it_promises() -> None:
 
 
 def test_every_optional_package_of_the_library_is_known_with_its_extra() -> None:
-    optional = third_party(LIBRARY) - ALWAYS_THERE - TOOLS_OF_THE_CHECKOUT
+    optional = third_party(LIBRARY) - ALWAYS_THERE - WITH_TORCH - TOOLS_OF_THE_CHECKOUT
     assert optional <= installation.OPTIONAL.keys()
     for module in optional:
         distribution, extra = installation.OPTIONAL[module]

@@ -72,7 +72,8 @@ def eventually(page: Page, holds: Callable[[], object], seconds: float = 60) -> 
         page.wait_for_timeout(250)
 
 
-def test_a_fresh_tab_shows_a_real_result_at_once(tab: Page) -> None:
+def test_a_fresh_tab_shows_a_real_result_at_once(chromium: Browser, address: str) -> None:
+    tab = new_tab(chromium, address)
     wait_first(tab)
     for side in ("left", "right"):
         eventually(tab, lambda pane=tab.locator(f"#pane-{side} iframe"): drawn_share(pane) > 0.05)
@@ -82,11 +83,12 @@ def test_a_fresh_tab_shows_a_real_result_at_once(tab: Page) -> None:
     assert "depth" in tab.inner_text("[data-testid=verdict]")
     assert "You waited" in tab.inner_text("[data-testid=waited]")
     expect(tab.locator("#quality tbody tr")).to_have_count(8)
+    tab.context.close()
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 720), (1440, 900), (1920, 1080)])
 def test_the_dial_and_its_effect_are_seen_together(chromium: Browser, address: str, width: int, height: int) -> None:
-    page = new_tab(chromium, address, width, height)
+    page = new_tab(chromium, address, width, height, clouds=False)
     wait_first(page)
     for selector in SEEN_TOGETHER:
         box = page.locator(selector).first.bounding_box()
@@ -103,7 +105,7 @@ def test_the_dial_and_its_effect_are_seen_together(chromium: Browser, address: s
 
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (820, 1180)])
 def test_small_screens_cut_nothing_off(chromium: Browser, address: str, width: int, height: int) -> None:
-    page = new_tab(chromium, address, width, height)
+    page = new_tab(chromium, address, width, height, clouds=False)
     wait_first(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     for selector in ("#run", "#stop", "#dial-kv_factor", ".examples button"):
@@ -130,7 +132,7 @@ def test_a_dial_measures_keeps_and_restores(chromium: Browser, address: str) -> 
     assert page.evaluate("window.shifted") < 0.1
     assert "kv=4" in page.url
     expect(page.locator(".chip")).to_have_count(5)  # two of the first example, dense, two factors
-    assert page.locator("#side-right .badge").inner_text() == "median of 3"
+    expect(page.locator("#side-right .badge")).to_have_text(re.compile(r"median of \d+|measured once"))
     page.reload()
     expect(page.locator(".chip")).to_have_count(5)
     expect(page.locator("output[for=dial-kv_factor]")).to_have_text("4")
@@ -145,9 +147,10 @@ def test_a_dial_measures_keeps_and_restores(chromium: Browser, address: str) -> 
 
 
 def test_a_dial_stays_where_the_hand_left_it_however_late_the_page_answers(chromium: Browser, address: str) -> None:
-    page = new_tab(chromium, address, query="?clip=table_orbit&q=2&kv=2&frames=16")
+    page = new_tab(chromium, address, query="?clip=table_orbit&q=2&kv=2&frames=16", clouds=False)
     expect(page.locator("#frames-line")).to_contain_text("16 of")
-    wait_first(page)
+    expect(page.locator(".chip")).to_have_count(2, timeout=RUN_MS)  # of the first example: something to compare to
+    page.locator("#frames-line > button").click()
     dial = page.locator("#dial-kv_factor")
     box = dial.bounding_box()
     assert box is not None
@@ -157,8 +160,8 @@ def test_a_dial_stays_where_the_hand_left_it_however_late_the_page_answers(chrom
     page.mouse.down()
     page.mouse.move(box["x"] + share * stops.index(4), box["y"] + box["height"] / 2, steps=4)
     expect(page.locator("output[for=dial-kv_factor]")).to_have_text("4")
-    set_number(page, "Max. frames", 12)  # its answer redraws the dial under the hand
-    expect(page.locator("#frames-line")).to_contain_text("12 of")
+    set_number(page, "Max. frames", 20)  # its answer redraws the dial under the hand
+    expect(page.locator("#frames-line")).to_contain_text("20 of")
     page.mouse.up()
     wait_done(page)
     expect(page.locator("output[for=dial-kv_factor]")).to_have_text("4")
@@ -168,7 +171,7 @@ def test_a_dial_stays_where_the_hand_left_it_however_late_the_page_answers(chrom
 
 
 def test_a_sweep_fills_the_plot_and_a_dot_brings_its_run_back(chromium: Browser, address: str) -> None:
-    page = new_tab(chromium, address, query="?clip=table_orbit&q=2&kv=8&frames=8")
+    page = new_tab(chromium, address, query="?clip=table_orbit&q=2&kv=8&frames=8", clouds=False)
     expect(page.locator("#frames-line")).to_contain_text("8 of")
     page.locator(".menu summary", has_text="Grid").click()
     page.locator("[data-grid=queries]").fill("1, 2")
@@ -233,7 +236,7 @@ def test_stop_stops_and_the_page_goes_on(tab: Page) -> None:
 def test_a_number_far_out_of_range_is_a_sentence_and_snaps_back(
     chromium: Browser, address: str, server_log: Path
 ) -> None:
-    page = new_tab(chromium, address)
+    page = new_tab(chromium, address, clouds=False)
     wait_first(page)
     page.locator("#frames-line > button").click()
     box = page.get_by_label("number input for Max. frames")
@@ -257,7 +260,7 @@ def test_automatic_and_by_hand_change_places(tab: Page) -> None:
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_nothing_stands_in_the_way_of_anybody(chromium: Browser, address: str, dark: bool) -> None:
-    page = new_tab(chromium, address, dark=dark)
+    page = new_tab(chromium, address, dark=dark, clouds=False)
     wait_first(page)
     found = Axe().run(page, options={"iframes": False, "runOnly": ["wcag2a", "wcag2aa"]})
     grave = [

@@ -29,7 +29,8 @@ P = TypeVar("P", bound="Placed")
 class Placed(Protocol):
     """Something with one entry per token: rotary tables, or grid positions of a foreign model."""
 
-    def rows(self: P, index: Tensor, /) -> P: ...
+    def rows(self: P, index: Tensor, /) -> P:
+        """The entries of some tokens, by their places."""
 
 
 class Reduction:
@@ -39,12 +40,15 @@ class Reduction:
     # projected before it is asked for
 
     def queries(self, x: Tensor) -> Tensor:
+        """The tokens [B, M, C] that ask, of all tokens [B, N, C]."""
         return x
 
     def context(self, x: Tensor) -> Tensor:
+        """The tokens [B, K, C] whose keys and values are looked at, of all tokens [B, N, C]."""
         return x
 
     def restore(self, out: Tensor) -> Tensor:
+        """Answers of the queries [B, M, C] as answers for every token [B, N, C]."""
         return out
 
     def answers(self) -> Tensor | None:
@@ -58,9 +62,11 @@ class Reduction:
         return kernel(q, k, v)
 
     def query_rotation(self, rotation: P) -> P:
+        """The rotary tables of what `queries` returned, of those of all tokens."""
         return rotation
 
     def context_rotation(self, rotation: P) -> P:
+        """The rotary tables of what `context` returned, of those of all tokens."""
         return rotation
 
 
@@ -79,6 +85,7 @@ def dense(x: Tensor, layout: TokenLayout, layer: int) -> Reduction:
 
 
 def no_reduction(x: Tensor) -> Reduction:
+    """The planner of one layer that reduces nothing."""
     return _DENSE
 
 

@@ -25,12 +25,14 @@ def room(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def send_json(content: Any, ranks: Ranks, rank: int = 0) -> None:
+    """Sends anything that JSON can hold to another rank."""
     text = np.frombuffer(json.dumps(content).encode(), np.uint8).copy()
     ranks.send(rank, np.array([len(text)]))
     ranks.send(rank, text)
 
 
 def arriving_json(ranks: Ranks, rank: int = 0) -> Any:
+    """What another rank sent with `send_json`."""
     length = np.empty(1, np.int64)
     ranks.receive(rank, length)
     text = np.empty(int(length[0]), np.uint8)
@@ -39,6 +41,7 @@ def arriving_json(ranks: Ranks, rank: int = 0) -> Any:
 
 
 def send_frames(frames: Frames, ranks: Ranks) -> None:
+    """Sends frames [S, H, W, 3] uint8 to another rank."""
     about = {"names": frames.names, "notes": frames.notes, "source": frames.source, "decode_ms": frames.decode_ms}
     places = {"indices": frames.indices.tolist(), "timestamps": frames.timestamps.tolist()}
     send_json({"shape": frames.images.shape, **about, **places}, ranks)
@@ -46,6 +49,7 @@ def send_frames(frames: Frames, ranks: Ranks) -> None:
 
 
 def arriving_frames(ranks: Ranks, rank: int) -> Frames:
+    """What another rank sent with `send_frames`."""
     about = arriving_json(ranks, rank)
     images = room(tuple(about["shape"]), np.dtype(np.uint8))
     ranks.receive(rank, images)

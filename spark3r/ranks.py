@@ -42,11 +42,13 @@ class Traffic:
         return Moved(sum(part.bytes for part in parts), sum(part.waited_ms for part in parts))
 
     def count(self, received: int) -> None:
+        """Adds bytes that arrived to the stage at hand."""
         for moved in self._here():
             moved.bytes += received
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
+        """Counts the time in the context as spent in collectives."""
         started = time.perf_counter()
         try:
             yield

@@ -91,6 +91,7 @@ class World:
 
     @property
     def leads(self) -> bool:
+        """Whether this is rank 0, which speaks and writes."""
         return self.rank == 0
 
     def check_versions(self, **versions: str) -> None:

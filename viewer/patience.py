@@ -38,6 +38,7 @@ class PatientProtocol(H11Protocol):
         super().data_received(data)
 
     def on_response_complete(self) -> None:
+        """The answer is out: the next request has its time from here."""
         super().on_response_complete()
         self._waits_since = time.monotonic()
 
@@ -46,6 +47,7 @@ class PatientProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """A live connection may be silent as long as it likes."""
         self._forget()
         super().handle_websocket_upgrade(event)
 

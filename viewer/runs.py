@@ -56,6 +56,7 @@ class KeptRun:
 
     @property
     def is_dense(self) -> bool:
+        """Whether this is a baseline."""
         return self.schedule.is_off
 
     @property

@@ -43,6 +43,7 @@ class Pane:
 
     @classmethod
     def open(cls, view: ViewSettings) -> "Pane":
+        """Starts the 3-D server of this pane."""
         server = open_viser()
         return cls(secrets.token_urlsafe(16), server, PaneScene(server, view))
 

@@ -181,6 +181,7 @@ class RunReport:
 
     @property
     def is_sweep(self) -> bool:
+        """Whether it fills the grid of the sweep."""
         return self.points > 0
 
 

@@ -39,6 +39,8 @@ class SwiGlu(nn.Module):
 
 
 class LayerScale(nn.Module):
+    """A learned factor per channel on what a block adds."""
+
     def __init__(self, width: int, initial: float = 0.01):
         super().__init__()
         self.gamma = nn.Parameter(torch.full((width,), initial))

@@ -31,6 +31,7 @@ class Placed(Protocol):
 
     def rows(self: P, index: Tensor, /) -> P:
         """The entries of some tokens, by their places."""
+        ...
 
 
 class Reduction:

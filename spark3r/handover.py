@@ -31,6 +31,7 @@ def weights_digest(network: Network) -> str:
 
 
 def broadcast(network: Network, from_us: bool) -> None:
+    """Weights of rank 0 to the others; from_us: whether this is rank 0."""
     for tensor in network.state_dict().values():
         plain = tensor.detach().contiguous()
         dist.broadcast(plain.view(-1).view(torch.uint8), src=0)
@@ -39,6 +40,7 @@ def broadcast(network: Network, from_us: bool) -> None:
 
 
 def arriving_network(job: dict[str, Any]) -> Network:
+    """The network that a job names, with the weights that rank 0 sends."""
     device = pick_device(None)
     network = skeleton(config_from_json(job["config"])).set_dtype(getattr(torch, job["dtype"])).to_empty(device=device)
     with torch.no_grad():

@@ -70,6 +70,7 @@ def _agree(fault: str, share: FrameShare, what: str) -> None:
 
 
 def cost_of(found: Reconstruction, share: FrameShare) -> RankCost:
+    """What this rank did and moved for its part of a reconstruction."""
     traffic = share.ranks.traffic
     stages, blocks = traffic.by_stage.items(), traffic.by_block.items()
     waited = {stage: moved.waited_ms for stage, moved in stages}

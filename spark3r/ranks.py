@@ -38,6 +38,7 @@ class Traffic:
 
     @property
     def all(self) -> Moved:
+        """What all stages together moved."""
         parts = self.by_stage.values()
         return Moved(sum(part.bytes for part in parts), sum(part.waited_ms for part in parts))
 

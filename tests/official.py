@@ -208,6 +208,9 @@ def with_random_weights(model: nn.Module) -> nn.Module:
             tensor.data = 0.02 * noise
         else:
             tensor.data = (0.3 if "gamma" in name else 1.0) + 0.05 * noise
+    for name, mask in model.named_buffers():
+        if name.endswith("bias_mask"):  # VGGT-Ω: not a number until a file is read, which has ones, and zeros for keys
+            mask.fill_(1).unflatten(0, (3, -1))[1] = 0
     return model.eval().requires_grad_(False)
 
 

@@ -50,7 +50,8 @@ def study(
             if progress is not None:
                 progress(f"{sample.name}, {len(sample.frames)} frames: {side} factor {factor}")
             if factor > 1 or dense is None:
-                scores = _scores(sample, network, ReductionSchedule(**{f"{side}_factor": factor}), resolution)
+                query, kv = (factor, 1) if side == "query" else (1, factor)
+                scores = _scores(sample, network, ReductionSchedule(query, kv), resolution)
                 dense = scores if factor == 1 else dense
             else:
                 scores = dense

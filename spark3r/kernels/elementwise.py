@@ -101,6 +101,7 @@ class Norm(NamedTuple):
     eps: float
 
     def of(self, x: Tensor) -> Tensor:
+        """x [..., C] normalised, in the type of the norm's weights."""
         return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
 
 
@@ -142,6 +143,7 @@ class Rotation(NamedTuple):
         return self.cos.repeat(frames, 1), self.sin.repeat(frames, 1)
 
     def apply(self, x: Tensor) -> Tensor:  # [B, h, N, D] → the same, rotated in float32
+        """Heads turned by their tokens' positions."""
         return turned(x, *self.tables(x.shape[-2]), self.parts)
 
 

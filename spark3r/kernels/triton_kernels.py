@@ -155,19 +155,21 @@ def mean_of_rows(
     tl.store(out + row * WIDTH + column, result.to(out.dtype.element_ty), mask=inside)
 
 
-def _launch(kernel: Any, grid: tuple[int, ...], x: Tensor, *arguments: Any, **layout: Any) -> None:
+def _launch(kernel: Any, grid: tuple[Any, ...], x: Tensor, *arguments: Any, **layout: Any) -> None:
     """On the device of x, which need not be the current one."""
     with torch.cuda.device_of(x):
         kernel[grid](x, *arguments, **layout)
 
 
 def normed(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, out: Tensor) -> Tensor:
+    """Layer norm of x [..., C] into `out`, which may have another type."""
     width = x.shape[-1]
     _launch(norm_rows, (x.numel() // width,), x, weight, bias, out, eps, **_row(width))
     return out
 
 
 def add_scaled(x: Tensor, change: Tensor, gamma: Tensor | None, rows: Tensor | None = None) -> Tensor:
+    """x + gamma * change in place; rows: where in x the rows of `change` belong."""
     width = x.shape[-1]
     _launch(
         add_rows, (len(x),), x, change, _or(gamma, x), _or(rows, x), x, x, x, 0.0,
@@ -186,6 +188,7 @@ def add_scaled_normed(
     eps: float,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
+    """The sum as `add_scaled`, and the next norm of it, in one pass."""
     width = x.shape[-1]
     out = torch.empty(x.shape, dtype=dtype, device=x.device)
     _launch(
@@ -196,6 +199,7 @@ def add_scaled_normed(
 
 
 def normed_pair(local: Tensor, whole: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """The norm of two halves [..., C] side by side, as one of [..., 2C]."""
     frames, tokens, width = whole.shape
     out = whole.new_empty(frames, tokens, 2 * width)
     _launch(
@@ -206,6 +210,7 @@ def normed_pair(local: Tensor, whole: Tensor, weight: Tensor, bias: Tensor, eps:
 
 
 def gated(both: Tensor) -> Tensor:
+    """silu(first half) * second half: [..., 2H] to [..., H]."""
     hidden = both.shape[-1] // 2
     out = both.new_empty(*both.shape[:-1], hidden)
     block = min(1024, triton.next_power_of_2(hidden))
@@ -239,6 +244,7 @@ def _heads_first(
 
 
 def mean_of_members(x: Tensor, members: Tensor, starts: Tensor) -> Tensor:
+    """Means [rows, C] of the rows of x that each group lists: members[starts[i]:starts[i + 1]]."""
     rows, width = len(starts) - 1, x.shape[-1]
     out = x.new_empty(rows, width)
     _launch(mean_of_rows, (rows,), x, members, starts, out, **_row(width))

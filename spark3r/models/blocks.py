@@ -172,6 +172,7 @@ def whole_rotation(
 
 
 def normal_(parameter: Tensor, std: float) -> Tensor:
+    """Fills a parameter from a normal distribution cut at three standard deviations."""
     return nn.init.trunc_normal_(parameter, std=std, a=-3 * std, b=3 * std)
 
 

@@ -23,5 +23,6 @@ class Tapped(NamedTuple):
         return cls(both[:, :, :special], local, whole, grid)
 
     def joined(self) -> Tensor:  # [B, F, P, 2C]
+        """Both halves side by side, patches only."""
         patches = torch.cat((self.local.to(self.whole.dtype), self.whole), dim=-1)
         return torch.cat((self.special, patches), dim=2)

@@ -57,7 +57,9 @@ def test_page_comes_through_as_viser_sent_it(address: str, pane: ViserServer) ->
     assert through.headers["referrer-policy"] == "no-referrer"  # the address is the key
 
 
-@pytest.mark.parametrize("key", [None, "", "x", PANE_KEY[:-1], PANE_KEY + "x"])
+@pytest.mark.parametrize(
+    "key", [None, "", "x", PANE_KEY[:-1], PANE_KEY + "x"], ids=["none", "empty", "x", "cut", "longer"]
+)
 def test_the_inner_port_answers_the_app_alone(pane: ViserServer, key: str | None) -> None:
     headers = {} if key is None else {KEY_HEADER: key}
     for path in ("/", "/index.html", "/none"):

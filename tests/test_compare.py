@@ -15,6 +15,7 @@ from spark3r.compare import Comparison, Run, RunProgress, alignment, compare, co
 from spark3r.errors import Cancelled, InputError
 from spark3r.frames import Frames
 from spark3r.geometry import Similarity
+from spark3r.kernels import torch_kernel
 from spark3r.metrics.truth import Truth
 from spark3r.models.checkpoints import load_model
 from spark3r.models.network import Network
@@ -309,6 +310,14 @@ def test_a_baseline_of_something_else_is_refused(comparison, network, images, ch
         images = 255 - images
     with pytest.raises(InputError, match="baseline"):
         compare(images, network, SCHEDULE, baseline=baseline, resolution=64)
+
+
+def test_another_kernel_is_another_condition_only_where_one_is_forced(comparison, network, images):
+    dense = comparison.runs["dense"]
+    baseline = dataclasses.replace(dense, scene=dataclasses.replace(dense.scene, kernel="the fastest for its sizes"))
+    assert compare(images, network, SCHEDULE, baseline=baseline, resolution=64, retime_baseline=False).runs
+    with torch_kernel(), pytest.raises(InputError, match="the baseline has kernel the fastest for its sizes"):
+        compare(images, network, SCHEDULE, baseline=baseline, resolution=64, retime_baseline=False)
 
 
 def test_truth_scores_both_runs(comparison, network, images):

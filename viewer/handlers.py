@@ -160,9 +160,7 @@ class Handlers:
     def _settings(self, wanted: Mapping[str, Any]) -> Updates:
         """The controls set to what an address or an earlier life of the page says."""
         parts = self._page.settings
-        return {
-            parts[name]: gr.update(value=value) for name, value in wanted.items() if name in parts and name != "file"
-        }
+        return {parts[name]: value for name, value in wanted.items() if name in parts and name != "file"}
 
     def _planned(self, session: Session, values: Values) -> Updates:
         page = self._page

@@ -13,7 +13,6 @@ from viewer.panes import Panes, build_panes
 from viewer.parts import Group, block, clickable, dial, slider
 from viewer.state import FRAMES, GROUP_SIZES, KV_BOOSTS, POLICIES, ExampleClip, RunReport
 
-FILE_TYPES = ["video", "image", ".zip", ".heic", ".heif"]
 RESOLUTIONS = (0, 128, 224, 336, 392, 448, 518, 640)  # 0: the model's own
 FRAME_RATES = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0)  # 0: every frame
 DEFAULT_MAX_FRAMES = 300
@@ -110,9 +109,10 @@ def build(choices: Choices) -> Components:
 def _rail(choices: Choices) -> dict[str, Any]:
     block(charts.static_page("header.html"))
     examples = clickable(charts.examples(choices.clips, ""), elem_id="examples")
+    # Every type: browsers know none for .mkv or .mts, and of what is no clip the page says so, gradio "Error".
     files = gr.File(
-        label="Your video, photos or a zip of photos", show_label=False, file_count="multiple", file_types=FILE_TYPES,
-        height=58, elem_classes="drop", elem_id="upload",
+        label="Your video, photos or a zip of photos", show_label=False, file_count="multiple", height=58,
+        elem_classes="drop", elem_id="upload",
     )  # fmt: skip
     clip = block(elem_id="clip")
     with gr.Accordion("Model", open=False, elem_classes="line", elem_id="model-line") as model_line:

@@ -49,6 +49,7 @@ def slider(minimum: float, maximum: float, value: float, *, label: str, **option
     """A slider that passes on what was typed into its number box: the settings say what is out of range.
 
     Gradio would raise before any handler, log a traceback, and lose the event that follows when the box snaps back.
+    Handlers set it by its bare value: for a `gr.update` gradio makes the visitor a new slider, which raises.
     """
     made = gr.Slider(minimum, maximum, value, label=label, **options)
     # A subclass would make gradio write a stub file beside this one.

@@ -122,7 +122,7 @@ class RunHandlers:
         """The controls as they were for a run."""
         wanted = {**asdict(run.input.sampling), **asdict(run.settings)}
         parts = self._page.settings
-        return {parts[name]: gr.update(value=value) for name, value in wanted.items() if name != "file"}
+        return {parts[name]: value for name, value in wanted.items() if name != "file"}
 
     def _start(self, session: Session, values: Values, *, both: bool) -> None:
         request = self._handlers.request(session, values)

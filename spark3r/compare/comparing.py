@@ -15,6 +15,7 @@ from spark3r.errors import InputError
 from spark3r.estimate import Schedule, schedule_for
 from spark3r.frames import Frames
 from spark3r.installation import require
+from spark3r.kernels import forced_kernel
 from spark3r.measure import machine
 from spark3r.metrics import consistency, evaluate, match_features
 from spark3r.metrics.consistency import Matches
@@ -173,7 +174,9 @@ def _check_same_conditions(baseline: Reconstruction, reduced: Reconstruction) ->
     """A factor between two different things is not a factor."""
     if not baseline.schedule.is_off:
         raise InputError(f"the baseline was reduced ({baseline.schedule}): hand in a dense result")
-    for name in ("model", "device", "dtype", "kernel", "height", "width"):
+    # Kernels are chosen by measurement for each size, so a reduced run may have others; one forced must be both's.
+    forced = ("kernel",) if forced_kernel() else ()
+    for name in ("model", "device", "dtype", *forced, "height", "width"):
         was, now = getattr(baseline, name), getattr(reduced, name)
         if was != now:
             raise InputError(f"the baseline has {name} {was}, this run {now}: leave it out to measure it again")

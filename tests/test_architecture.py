@@ -138,6 +138,7 @@ def test_the_library_knows_neither_page_nor_tests() -> None:
     assert reaching == ["spark3r.commands.compare -> viewer.report"]
 
 
+@pytest.mark.slow
 def test_the_report_needs_no_page() -> None:
     code = "import sys, viewer.report; sys.exit('gradio' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120).returncode == 0
@@ -264,6 +265,7 @@ def test_the_bare_machine_is_bare(absent: str) -> None:
     assert f"No module named '{absent}'" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_library_reconstructs_on_a_bare_machine() -> None:
     done = on_a_bare_machine(
         "import numpy, spark3r\n"

@@ -102,6 +102,7 @@ def _with_sensitive(network: Network, layers: tuple[int, ...]) -> Network:
     return other
 
 
+@pytest.mark.slow
 def test_rows_are_medians_in_turns_and_factors_refer_to_dense(network: Network, monkeypatch: pytest.MonkeyPatch):
     """Invented times: three runs of each schedule, one of them an outlier."""
     real, order = speed.reconstruct, []
@@ -129,6 +130,7 @@ def test_rows_are_medians_in_turns_and_factors_refer_to_dense(network: Network, 
     assert (reduced["height"], reduced["width"], reduced["frames"], reduced["repeats"]) == (32, 32, 4, 3)
 
 
+@pytest.mark.slow
 def test_a_schedule_is_measured_with_torchs_kernel_too(untrained: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SPARK3R_KERNEL", "matmuls-2m")
     network = load_model(untrained, "cpu", "bfloat16")
@@ -196,6 +198,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_benchmark_prints_a_table_writes_json_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     pytest.importorskip("matplotlib")
     flags = ["--random-weights", "--device", "cpu", "--frames", "3", "5", "--resolution", "32", "--repeats", "1"]
@@ -211,6 +214,7 @@ def test_benchmark_prints_a_table_writes_json_and_draws(tmp_path: Path, capsys: 
     assert chart.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_probe_writes_a_schedule_that_other_commands_take(clip: Path, untrained: Path, tmp_path: Path):
     flags = ["--model", str(untrained), "--device", "cpu", "--dtype", "float32", "--resolution", "64", "--quiet"]
     schedule, table = tmp_path / "schedule.json", tmp_path / "layers.json"
@@ -226,6 +230,7 @@ def test_probe_writes_a_schedule_that_other_commands_take(clip: Path, untrained:
     )
 
 
+@pytest.mark.slow
 def test_sensitivity_takes_the_clips_that_are_long_enough(clip: Path, untrained: Path, tmp_path: Path):
     flags = ["--model", str(untrained), "--device", "cpu", "--dtype", "float32", "--resolution", "64", "--quiet"]
     factors = ["--query-factors", "2", "--kv-factors", "4"]
@@ -237,6 +242,7 @@ def test_sensitivity_takes_the_clips_that_are_long_enough(clip: Path, untrained:
     assert main(["sensitivity", str(clip), "--frames", "100", *flags]) == 1
 
 
+@pytest.mark.slow
 def test_footage_without_truth_is_judged_by_its_pictures(untrained: Path, tmp_path: Path, capsys):
     """A bare video: sensitivity and probe score by matched features; against truth there is none."""
     video = tmp_path / "video.mp4"
@@ -279,6 +285,7 @@ def test_every_alternative_is_a_whole_reduction(network: Network, frames: int):
         torch.testing.assert_close(means, layout.split(x)[1].sum(dim=(1, 2)), rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_ablations_measure_every_variant(clip: Path, untrained: Path, tmp_path: Path):
     out = tmp_path / "ablations.json"
     flags = ["--model", str(untrained), "--frames", "3", "--json", str(out), "--quiet"]

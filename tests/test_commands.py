@@ -55,6 +55,7 @@ def test_reconstruct_checks_the_suffix_before_any_work(clip, capsys):
     assert ".glb, .ply" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_compare_prints_a_table_and_writes_the_same_as_json(clip, flags, tmp_path, capsys):
     target = tmp_path / "comparison.json"
     assert main(["compare", str(clip), *flags, "--query-factor", "2", "--kv-factor", "2", "--json", str(target)]) == 0
@@ -67,6 +68,7 @@ def test_compare_prints_a_table_and_writes_the_same_as_json(clip, flags, tmp_pat
     assert set(content["truth"]) == {"dense", "reduced"}
 
 
+@pytest.mark.slow
 def test_json_on_standard_output_stands_alone(clip, flags, capsys):
     assert main(["compare", str(clip / "rgb"), *flags, "--json", "-", "--max-frames", "2"]) == 0
     content = json.loads(capsys.readouterr().out)
@@ -94,6 +96,7 @@ def test_evaluate_without_truth_is_a_sentence(clip, flags, capsys):
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_models_lists_licences(capsys):
     assert main(["models"]) == 0
     told = capsys.readouterr().out
@@ -188,6 +191,7 @@ def test_interruption_while_packages_are_loaded_is_quiet(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_the_module_runs_as_a_program():
     finished = subprocess.run(
         [sys.executable, "-m", "spark3r", "compare", "/no/such/clip", "--model", "/no/such/model.safetensors"],
@@ -230,6 +234,7 @@ def test_tables():
     assert table([("a", "1.5"), ("long", "10")], ("x", "y")) == "x       y\n─────────\na     1.5\nlong   10"
 
 
+@pytest.mark.slow
 def test_compare_writes_a_report_with_its_own_command(clip, flags, tmp_path, capsys):
     target = tmp_path / "report.html"
     chosen = ["--repeats", "1", "--query-factor", "2", "--quiet"]

@@ -244,6 +244,7 @@ def test_every_second_is_accounted_for(invented):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_warm_up_happens_once_for_each_size_and_schedule(network, images, monkeypatch):
     lengths = []
     real = turns.reconstruct
@@ -266,6 +267,7 @@ def test_the_warm_up_can_be_stopped_and_is_told(network, images):
     assert {progress.phase for progress in seen} == {"warm-up"}
 
 
+@pytest.mark.slow
 def test_several_schedules_stand_beside_each_other(network, images):
     schedules = {"gentle": SCHEDULE, "hard": ReductionSchedule(5, 5)}
     found = compare(images, network, schedules, resolution=64, repeats=1)
@@ -282,6 +284,7 @@ def test_the_time_of_a_run_is_expected_from_the_last_one(network, images, compar
     assert all(progress.expected_ms > 0 for progress in seen if progress.phase == "run")  # pyright: ignore[reportOptionalOperand]
 
 
+@pytest.mark.slow
 def test_a_sweep_yields_the_fastest_first_and_measures_dense_once(network, images, monkeypatch):
     asked: list[bool] = []
     real = turns.reconstruct
@@ -301,6 +304,7 @@ def test_a_sweep_yields_the_fastest_first_and_measures_dense_once(network, image
     assert found[1].reduced.schedule.at(0) == (2, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["frames", "model", "dtype", "reduced"])
 def test_a_baseline_of_something_else_is_refused(comparison, network, images, change):
     baseline = comparison.runs["reduced" if change == "reduced" else "dense"]
@@ -312,6 +316,7 @@ def test_a_baseline_of_something_else_is_refused(comparison, network, images, ch
         compare(images, network, SCHEDULE, baseline=baseline, resolution=64)
 
 
+@pytest.mark.slow
 def test_another_kernel_is_another_condition_only_where_one_is_forced(comparison, network, images):
     dense = comparison.runs["dense"]
     baseline = dataclasses.replace(dense, scene=dataclasses.replace(dense.scene, kernel="the fastest for its sizes"))

@@ -91,6 +91,7 @@ def test_a_row_for_every_clip_length_and_schedule_beside_the_trivial_baseline(st
     assert rows[0]["abs_rel"] != rows[6]["abs_rel"]
 
 
+@pytest.mark.slow
 def test_the_summary_is_means_and_medians_of_the_rows(study: tuple[dict, Path]) -> None:
     content = study[0]
     assert len(content["summary"]) == 6

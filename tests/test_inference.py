@@ -124,6 +124,7 @@ def test_the_longest_clip_that_is_promised_does_fit(network: Network, monkeypatc
     assert not estimate(network, promised + 1, 96, 128).fits
 
 
+@pytest.mark.slow
 def test_estimate_covers_what_a_run_takes(network: Network):
     images = clip(60)
     reconstruct(images, network, None)

@@ -184,6 +184,7 @@ def test_rows_say_that_they_are_computed_and_what_fits():
     assert small["largest_frames"] < auto["largest_frames"]
 
 
+@pytest.mark.slow
 def test_the_largest_clip_fits_and_one_more_does_not():
     gpu, schedule_of = replace(GPUS["h100"], memory=0.5), ReductionSchedule.auto
     longest = largest_clip(case(), schedule_of, gpu)

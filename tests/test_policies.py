@@ -30,6 +30,7 @@ def test_every_policy_is_among_the_usual_schedules():
     assert names == {"dense", "chunked", *POLICIES}
 
 
+@pytest.mark.slow
 def test_a_row_for_every_length_and_schedule_with_time_and_quality(measured: tuple[dict, Path]):
     rows = measured[0]["summary"]
     assert [(row["frames"], row["schedule"]) for row in rows] == [(n, word) for n in (4, 6) for word in WORDS]
@@ -47,6 +48,7 @@ def test_the_chart_is_a_picture(measured: tuple[dict, Path]):
     assert len(set(map(tuple, picture[::7, ::7].reshape(-1, 3).tolist()))) > 6  # pyright: ignore[reportOptionalSubscript]
 
 
+@pytest.mark.slow
 def test_times_measured_before_serve_again(measured, untrained: Path, tmp_path: Path, capsys):
     before = measured[1].with_suffix(".json")
     flags = ["--model", str(untrained), "--device", "cpu", "--dtype", "float32", "--clips", "1", "--quiet"]

@@ -40,6 +40,7 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_snippet_runs_as_it_stands_and_exports(tmp_path: Path) -> None:
     (tmp_path / "assets").symlink_to(ROOT / "assets")
     (snippet,) = blocks("python")

@@ -108,6 +108,7 @@ def test_windows_with_cameras_that_are_not_finite_still_join():
     assert np.isfinite(joined(parts, windows).depth).all()
 
 
+@pytest.mark.slow
 def test_each_frame_is_the_one_its_own_window_saw(network: Network):
     """Frame by frame the depth of a run by windows is that of the window's own run, up to the joint's scale."""
     frames = clip(11)
@@ -130,6 +131,7 @@ def test_a_clip_that_fits_one_window_is_one_pass(network: Network):
     assert np.array_equal(scene.depth, plain.depth)
 
 
+@pytest.mark.slow
 def test_arguments_and_words_mean_the_same(network: Network):
     frames = clip(9)
     assert reconstruct(frames, network, None, window=5).schedule.word == "chunked:5+1"
@@ -158,6 +160,7 @@ def test_progress_grows_over_all_windows_and_costs_add_up(network: Network):
     assert scene.cost.tokens == network.trunk.layout(5, network.grid(*scene.depth.shape[1:])).total
 
 
+@pytest.mark.slow
 def test_a_run_by_windows_can_be_compared_and_evaluated(network: Network):
     frames = clip(9)
     comparison = compare(frames, network, "chunked:5+2")

@@ -17,6 +17,7 @@ def differences(ranks: int) -> list[dict[str, list[float]]]:
     return on_ranks("tests.distributed.exactness", ranks, SECONDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_shared_is_alone(family: str, ranks: int) -> None:
@@ -25,6 +26,7 @@ def test_shared_is_alone(family: str, ranks: int) -> None:
         assert max(found[f"{family} {word}"]) <= TOLERANCE, f"{word}: {found[f'{family} {word}']}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_collectives(ranks: int) -> None:
     for found in on_ranks("tests.distributed.collectives", ranks, SECONDS):

@@ -49,6 +49,7 @@ def with_turned_cameras(scene: Reconstruction, degrees: float) -> Reconstruction
     return dataclasses.replace(scene, world_from_camera=cameras)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["room_walk", "table_orbit"])
 def test_the_exact_truth_of_a_video_misses_by_less_than_half_a_pixel(name: str):
     scores = consistency(rendered(name))
@@ -77,6 +78,7 @@ def test_a_wrong_lens_shows_in_the_lines_and_wrong_depth_in_the_reprojection_onl
     assert deep.epipolar_px == exact.epipolar_px
 
 
+@pytest.mark.slow
 def test_the_world_does_not_matter():
     moved = rendered().transformed(Similarity(3.7, turned(np.array([3, -1, 2]), 140), np.array([10.0, -4, 6])))
     exact, again = consistency(rendered(), found()), consistency(moved, found())
@@ -90,6 +92,7 @@ def test_standing_still_misses_by_the_whole_motion():
     assert still.epipolar_px == pytest.approx(still.reprojection_px)
 
 
+@pytest.mark.slow
 def test_matches_join_frames_at_the_gaps_and_are_the_same_each_time():
     gap = found().frames[:, 1] - found().frames[:, 0]
     assert set(gap.tolist()) == set(GAPS)

@@ -40,6 +40,7 @@ def test_check_fails_where_a_number_is_off(tmp_path: Path, capsys: pytest.Captur
     assert "1 of 1 oracle files" in shown.err
 
 
+@pytest.mark.slow
 def test_the_list_tells_memory_for_the_chosen_frames(capsys: pytest.CaptureFixture[str]):
     assert main(["models", "--frames", "8", "--json", "-"]) == 0
     few = {row["name"]: row["needed_bytes"] for row in json.loads(capsys.readouterr().out)["rows"]}

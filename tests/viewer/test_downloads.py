@@ -100,6 +100,7 @@ def test_a_hostile_name_becomes_a_plain_one(session: Session, browser: TestClien
     assert answer.headers["content-disposition"] == 'attachment; filename="my-b-clip-b_mini_dense.npz"'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "file", ["left.exe", "left", "other.glb", "..%2Fleft.glb", "left.glb.npz", "left.", "reporthtml", "report.html.glb"]
 )

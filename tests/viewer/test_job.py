@@ -65,6 +65,7 @@ def test_every_second_of_waiting_is_told(engine: Engine, request_for: RequestFor
     assert 0.6 * took < told < 1.05 * took + 0.1
 
 
+@pytest.mark.slow
 def test_another_factor_keeps_the_dense_result_and_times_it_anew(engine: Engine, request_for: RequestFor) -> None:
     nobody = Nobody()
     done(Job(request_for(2), engine, nobody))
@@ -77,6 +78,7 @@ def test_another_factor_keeps_the_dense_result_and_times_it_anew(engine: Engine,
     assert [side for side, _ in nobody.placed] == ["left", "right", "right"]
 
 
+@pytest.mark.slow
 def test_the_same_settings_again_are_the_same_run_measured_anew(engine: Engine, request_for: RequestFor) -> None:
     nobody = Nobody()
     done(Job(request_for(), engine, nobody))
@@ -86,6 +88,7 @@ def test_the_same_settings_again_are_the_same_run_measured_anew(engine: Engine, 
     assert all(run.baseline is world for run in nobody.runs.values())
 
 
+@pytest.mark.slow
 def test_other_frames_need_another_baseline(engine: Engine, request_for: RequestFor) -> None:
     nobody = Nobody()
     done(Job(request_for(), engine, nobody))
@@ -93,6 +96,7 @@ def test_other_frames_need_another_baseline(engine: Engine, request_for: Request
     assert [len(run.scene) for run in nobody.runs.values() if run.scene is not None] == [4, 4, 3, 3]
 
 
+@pytest.mark.slow
 def test_scores_follow_in_a_quiet_moment_and_hold_nobody_up(
     engine: Engine, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +183,7 @@ def test_stop_works_while_downloading(engine: Engine, request_for: RequestFor, m
     _stopped_while(Job(request_for(), Engine(RunQueue(), Models()), Nobody()), "Downloading", monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "step"),
     [(comparing, "match_features"), (scoring, "consistency"), (scoring, "difference"), (job_module, "truth_of")],
@@ -234,6 +239,7 @@ def test_the_unexpected_is_shown_and_logged(
     assert "the pane fell off" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_sweep_fills_the_grid_and_skips_what_is_known(engine: Engine, request_for: RequestFor) -> None:
     nobody, grid = Nobody(), Grid((1, 2), (1, 2), others=False)
     request = request_for()
@@ -247,6 +253,7 @@ def test_a_sweep_fills_the_grid_and_skips_what_is_known(engine: Engine, request_
     assert len(nobody.runs) == 4
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_keeps_what_was_measured(
     engine: Engine, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,6 +342,7 @@ def _wait_in(queue: RunQueue, leave: threading.Event) -> None:
         pytest.fail("had no turn")
 
 
+@pytest.mark.slow
 def test_a_job_that_has_ended_stays_ended(engine: Engine, request_for: RequestFor) -> None:
     """Whoever presses Stop then, and whatever a thread that was held up still tells."""
     job = done(Job(request_for(), engine, Nobody()))

@@ -25,6 +25,7 @@ from viewer.request import Clip, RunRequest
 RequestFor = Callable[..., RunRequest]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [card.name for card in list_models()])
 def test_every_model_has_a_plan_without_its_weights(name: str, engine: Engine, request_for: RequestFor) -> None:
     request = request_for()
@@ -47,6 +48,7 @@ def test_the_small_model_says_what_real_footage_needs(engine: Engine, request_fo
     assert plan(ours, engine.models).warning == ""
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_told_before_a_download(
     engine: Engine, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,6 +65,7 @@ def test_what_does_not_fit_is_told_before_a_download(
         assert ("not fit" in told.warning) is not fits
 
 
+@pytest.mark.slow
 def test_all_models_side_by_side(request_for: RequestFor) -> None:
     request = request_for()
     rows = overview(replace(request, sampling=replace(request.sampling, model="vggt")))

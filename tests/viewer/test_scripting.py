@@ -46,6 +46,7 @@ def call(client: Client, name: str, frames: int = 4, suffix: str = ".ply"):
     return client.predict(clip, "mini", "2x4", frames, 64, suffix, api_name=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["/reconstruct", "/compare"])
 def test_a_script_brings_a_clip_and_gets_numbers_and_a_file(name: str, client: Client) -> None:
     numbers, file = call(client, name)

@@ -175,8 +175,15 @@ class Leader:
         return asked
 
     def _telling(self, progress: Callable[[Progress], None]) -> Callable[[Progress], None]:
-        """Tells how far the rank is that is furthest behind."""
-        return lambda now: progress(replace(now, fraction=min(now.fraction, self.world.least_done())))
+        """Tells how far the rank is that is furthest behind; a rank that is heard of late takes nothing back."""
+        furthest = 0.0
+
+        def tell(now: Progress) -> None:
+            nonlocal furthest
+            furthest = max(furthest, min(now.fraction, self.world.least_done()))
+            progress(replace(now, fraction=furthest))
+
+        return tell
 
     def _send(self, network: Network) -> None:
         """Once for every network, all its tensors."""

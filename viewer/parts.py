@@ -1,5 +1,6 @@
 """What the layout is made of: groups of components that make a settings object, and a few components of our own."""
 
+from abc import ABCMeta
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -49,13 +50,14 @@ def slider(minimum: float, maximum: float, value: float, *, label: str, **option
     """A slider that passes on what was typed into its number box: the settings say what is out of range.
 
     Gradio would raise before any handler, log a traceback, and lose the event that follows when the box snaps back.
-    Handlers set it by its bare value: for a `gr.update` gradio makes the visitor a new slider, which raises.
     """
-    made = gr.Slider(minimum, maximum, value, label=label, **options)
-    # A subclass would make gradio write a stub file beside this one.
-    made.preprocess = _as_typed  # pyright: ignore[reportAttributeAccessIssue]
-    return made
+    return _Slider(minimum, maximum, value, label=label, **options)
 
 
-def _as_typed(payload: float | None) -> float | None:
+def _as_typed(self: gr.Slider, payload: float | None) -> float | None:
     return payload
+
+
+# A class, for gradio makes each visitor a slider of the same class anew; made past gradio's metaclass, which would
+# write a stub file beside this one.
+_Slider: type[gr.Slider] = ABCMeta.__new__(type(gr.Slider), "Slider", (gr.Slider,), {"preprocess": _as_typed})

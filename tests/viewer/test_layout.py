@@ -28,6 +28,7 @@ def test_sliders_and_settings_have_the_same_bounds_and_nothing_typed_is_refused_
                 bounds = get_type_hints(settings, include_extras=True)[name].__metadata__[0]
                 assert (component.minimum, component.maximum) == bounds
                 assert bounds[0] <= component.value <= bounds[1]
-                assert component.preprocess(10**9) == 10**9
+                anew = type(component)(bounds[0], bounds[1], component.value, render=False)  # as for a visitor
+                assert anew.preprocess(10**9) == component.preprocess(10**9) == 10**9
                 assert component.preprocess(None) is None  # pyright: ignore[reportArgumentType]  the browser sends it
     assert seen == 6

@@ -89,7 +89,7 @@ def test_the_button_says_what_it_costs_fetches_the_model_and_runs_it(hub: Hub, v
     assert reduced.difference is not None
     assert any(FILE.rpartition("/")[2] in path for _, path, _ in hub.requests)
     (back,) = visit.press("show", reduced.name)
-    assert back[visit.page.sampling.max_frames] == reduced.input.sampling.max_frames  # bare: the slider stays ours
+    assert back[visit.page.sampling.max_frames] == reduced.input.sampling.max_frames
 
 
 def test_without_a_network_the_button_says_how_to_place_the_file(

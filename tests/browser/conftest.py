@@ -44,9 +44,6 @@ NOT_YET_STEADY = {
     "test_following_looks_through_the_frames_camera_in_both_panes",
     "test_both_panes_fill_the_screen",
     "test_the_report_opens_from_disk_without_a_network",
-    "test_a_dial_measures_keeps_and_restores",
-    "test_a_sweep_fills_the_plot_and_a_dot_brings_its_run_back",
-    "test_a_number_far_out_of_range_is_a_sentence_and_snaps_back",
     "test_nothing_stands_in_the_way_of_anybody",
 }
 

@@ -44,7 +44,6 @@ NOT_YET_STEADY = {
     "test_following_looks_through_the_frames_camera_in_both_panes",
     "test_both_panes_fill_the_screen",
     "test_the_report_opens_from_disk_without_a_network",
-    "test_nothing_stands_in_the_way_of_anybody",
 }
 
 

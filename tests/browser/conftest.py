@@ -41,8 +41,6 @@ expect.set_options(timeout=PATIENCE_MS)
 # Written, and not yet seen to pass from end to end: they run and are told as xfailed or xpassed. Take a name off the
 # list once it has passed several times in a row on an idle machine.
 NOT_YET_STEADY = {
-    "test_following_looks_through_the_frames_camera_in_both_panes",
-    "test_both_panes_fill_the_screen",
     "test_the_report_opens_from_disk_without_a_network",
 }
 

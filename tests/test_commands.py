@@ -235,6 +235,7 @@ def test_tables():
 
 
 @pytest.mark.slow
+@pytest.mark.checkout  # reports need packages of the page
 def test_compare_writes_a_report_with_its_own_command(clip, flags, tmp_path, capsys):
     target = tmp_path / "report.html"
     chosen = ["--repeats", "1", "--query-factor", "2", "--quiet"]

@@ -11,6 +11,8 @@ import pytest
 import spark3r
 import viewer
 
+pytestmark = pytest.mark.checkout  # modules of the page need its packages
+
 GIVEN_ELSEWHERE = {"forward"}  # of a module: its class says what it does, its signature says shapes
 
 

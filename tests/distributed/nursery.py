@@ -98,6 +98,7 @@ def _forked(scene: str, rank: int, ranks: int, port: int, printed: Path, argumen
     if pid:
         return pid
     code = 70
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may be deaf to it
     try:
         handle = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(handle, 1)

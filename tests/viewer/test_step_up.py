@@ -21,7 +21,7 @@ from viewer.layout import USUAL, Choices, build
 from viewer.request import Clip
 from viewer.run_handlers import RunHandlers
 from viewer.session import Session
-from viewer.sessions import Sessions
+from viewer.sessions import Lifetimes, Sessions
 from viewer.showing import Showing
 
 VISITOR: Any = SimpleNamespace(session_hash="tab")
@@ -71,8 +71,12 @@ class Visit:
 
 
 @pytest.fixture
-def visit(sessions: Sessions, clip: Clip) -> Visit:
-    return Visit(sessions, Engine(RunQueue(), Models()), clip)
+def visit(clip: Clip) -> Iterator[Visit]:
+    """On an app of its own, which has no other model in memory yet."""
+    engine = Engine(RunQueue(), Models())
+    registry = Sessions(engine, Lifetimes(0.1, 60.0, 60.0))
+    yield Visit(registry, engine, clip)
+    registry.close()
 
 
 def test_the_button_says_what_it_costs_fetches_the_model_and_runs_it(hub: Hub, visit: Visit) -> None:

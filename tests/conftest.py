@@ -19,6 +19,13 @@ if not (ROOT / "README.md").is_file():
     collect_ignore += ["browser", "viewer"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests stay together, and so do all that open the page: two browsers at once are too slow to draw."""
+    for item in items:
+        group = "browser" if item.path.parent.name == "browser" else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """What is imported by now stays: runs that measure their memory collect garbage first, and need not look at it."""
     if len(session.items) > 50:

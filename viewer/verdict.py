@@ -64,17 +64,19 @@ def _findings(left: KeptRun, right: KeptRun) -> Sequence[tuple[str, Grade]]:
 def _depth(dense: Scores, reduced: Scores) -> tuple[str, Grade]:
     points = 100 * (reduced.delta_1_25 - dense.delta_1_25)
     grade = _grade(-points, DEPTH_POINTS)
+    if grade == "none":
+        return "depth not comparable", grade
     words = {"good": "depth as good", "fair": "depth slightly worse", "bad": "depth worse"}[grade]
     if points > DEPTH_POINTS[0]:
         words = "depth better"
-    return f"{words} ({points:+.1f} points)".replace("-", "−"), grade
+    return f"{words} (δ < 1.25 {points:+.1f} points)".replace("-", "−"), grade
 
 
 def _path(dense: Scores, reduced: Scores) -> tuple[str, Grade]:
     before, after = dense.ate_relative, reduced.ate_relative
-    if not before > 0 or not after > 0:
-        return "camera path as good", "none"
-    ratio = after / before
+    if before != before or after != after:  # undefined: a camera that stands still has no path
+        return "camera path not comparable", "none"
+    ratio = max(after, PATH_FLOOR) / max(before, PATH_FLOOR)
     if abs(after - before) <= PATH_FLOOR or 1 / PATH_RATIO[0] <= ratio <= PATH_RATIO[0]:
         return "camera path as good", "good"
     if ratio < 1:

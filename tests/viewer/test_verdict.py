@@ -48,7 +48,7 @@ def test_truth_decides_where_there_is_one(delta: float, path: float, words: str,
     ("depth", "path", "grade"), [(0.01, 0.005, "good"), (0.03, 0.005, "fair"), (0.01, 0.2, "bad"), (NAN, NAN, "none")]
 )
 def test_without_truth_the_dense_run_is_the_measure(depth: float, path: float, grade: str) -> None:
-    dense = SimpleNamespace(truth=None, is_dense=True, difference=None)
+    dense: Any = SimpleNamespace(truth=None, is_dense=True, difference=None)
     assert verdict(dense, moved(depth, path), factor(2.0)).grade == grade
 
 

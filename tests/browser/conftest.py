@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import cv2
@@ -118,6 +119,24 @@ def wait_for_server(url: str, server: subprocess.Popen[bytes]) -> None:
         except OSError:
             time.sleep(0.2)
     raise AssertionError("the app did not come up")
+
+
+@contextmanager
+def app_and_browser(**environment: str) -> Iterator[tuple[str, Browser]]:
+    """For scripts: the address of an app of their own, started with these variables, and a browser."""
+    url = f"http://127.0.0.1:{(port := free_port())}/"
+    command = [sys.executable, str(ROOT / "app.py"), "--port", str(port)]
+    server = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
+    try:
+        wait_for_server(url, server)
+        with (
+            sync_playwright() as playwright,
+            closing(playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)) as browser,
+        ):
+            yield url, browser
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
 
 
 @pytest.fixture(scope="session")

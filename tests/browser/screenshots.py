@@ -9,29 +9,25 @@ other pictures of docs/page.md: page_sweep, page_phone.
 import argparse
 import contextlib
 import io
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.browser.conftest import (  # noqa: E402  the path comes first, as this is a script
-    CHROMIUM,
-    FLAGS,
     RUN_MS,
+    app_and_browser,
     free_port,
     new_tab,
     set_number,
     wait_done,
     wait_first,
-    wait_for_server,
 )
 
 WIDTH, HEIGHT = 1440, 900
@@ -66,19 +62,8 @@ def tab(arguments: argparse.Namespace, offline: bool) -> Iterator[Page]:
     width, height = arguments.size
     with tempfile.TemporaryDirectory() as empty:
         closed = {"HF_ENDPOINT": f"http://127.0.0.1:{free_port()}", "HF_HOME": empty, "NO_PROXY": "*"}
-        address = f"http://127.0.0.1:{(port := free_port())}/"
-        command = [sys.executable, str(ROOT / "app.py"), "--port", str(port)]
-        server = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **(closed if offline else {})})
-        try:
-            wait_for_server(address, server)
-            with (
-                sync_playwright() as playwright,
-                contextlib.closing(playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)) as browser,
-            ):
-                yield new_tab(browser, address, width, height, dark=arguments.dark, sharp=True)
-        finally:
-            server.terminate()
-            server.wait(timeout=30)
+        with app_and_browser(**(closed if offline else {})) as (address, browser):
+            yield new_tab(browser, address, width, height, dark=arguments.dark, sharp=True)
 
 
 def first_visit(page: Page, arguments: argparse.Namespace) -> None:

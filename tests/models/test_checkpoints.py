@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import IO, Any
 
 import pytest
 import torch
@@ -164,9 +165,13 @@ def test_a_disk_too_small_is_said_before_the_download(server: Hub, monkeypatch: 
     assert not server.requests
 
 
-def test_a_disk_that_fills_up_underway_is_said(server: Hub, monkeypatch: pytest.MonkeyPatch):
-    def full(*args: object, **kwargs: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+def test_a_disk_that_fills_up_underway_is_said(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    actual = Path.open
+
+    def full(path: Path, *args: Any, **kwargs: Any) -> IO[Any]:
+        if path.is_relative_to(tmp_path):  # the cache; modules imported on the way are still read
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return actual(path, *args, **kwargs)
 
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(CheckpointError, match=r"disk is full"):

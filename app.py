@@ -2,7 +2,7 @@
 
 import sys
 
-from viewer.launch import run
+from viewer.starting import run
 
 if __name__ == "__main__":
     sys.exit(run())

@@ -4,6 +4,7 @@
 >>> scene = spark3r.reconstruct(spark3r.read_frames("clip.mp4"))  # doctest: +SKIP
 """
 
+from spark3r import interruption as interruption  # first, before what takes seconds to load
 from spark3r.compare import Comparison, compare, sweep
 from spark3r.errors import Cancelled, CheckpointError, DoesNotFit, InputError
 from spark3r.estimate import Estimate, estimate, network_size, schedule_for

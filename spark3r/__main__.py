@@ -4,8 +4,10 @@ import os
 import sys
 from collections.abc import Sequence
 
+from spark3r import interruption
 from spark3r.errors import InputError
 from spark3r.installation import require
+from spark3r.interruption import INTERRUPTED
 
 ABOUT = "Spark3R: long videos into depth, cameras and point clouds, fast, without retraining."
 
@@ -20,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(arguments)
     from spark3r.team import team
 
+    interruption.raises()  # ranks that are joined leave in order
     try:
         with team() as leads:
             return _run(arguments) if leads else 0
@@ -32,7 +35,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         return _parsed_and_run(arguments)
     except KeyboardInterrupt:  # while it reads its arguments and loads its packages
-        return 130
+        return INTERRUPTED
 
 
 def _parsed_and_run(arguments: Sequence[str] | None) -> int:
@@ -47,6 +50,7 @@ def _parsed_and_run(arguments: Sequence[str] | None) -> int:
     from spark3r.commands.options import UsageError
 
     command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="spark3r", description=ABOUT, args=arguments)
+    interruption.raises()  # what works from here on tidies up behind itself
     try:
         check_installed(command)
         check_outputs(command)
@@ -58,7 +62,7 @@ def _parsed_and_run(arguments: Sequence[str] | None) -> int:
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         _end_progress()
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) has left; give the interpreter a harmless standard output to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

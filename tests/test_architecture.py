@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 # Who may import whom inside spark3r: only what stands on a lower floor, or in the same package.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "ranks", "stages", "formatting", "timing"}),
+    frozenset({"errors", "interruption", "ranks", "stages", "formatting", "timing"}),
     frozenset({"files", "stopping", "installation", "processor", "tokens", "geometry", "world", "meta"}),
     frozenset({"kernels", "ledger"}),
     frozenset({"attention"}),

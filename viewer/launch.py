@@ -135,10 +135,8 @@ def free_port(host: str, wanted: int) -> int | None:
     return None
 
 
-def run() -> int:
-    """What `python app.py` and the installed `spark3r-page` do; returns the exit code."""
-    ending = Ending()
-    ending.listen()
+def run(ending: Ending) -> int:
+    """Read the command line and serve the page until `ending`, which listens, hears a signal; returns the exit code."""
     if sys.version_info < (3, 11):
         print("The page needs Python 3.11 or newer (the library runs with 3.10).", file=sys.stderr)
         return 1

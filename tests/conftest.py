@@ -4,11 +4,13 @@ import gc
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several: threads of its own would only stand in the others' way
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -20,10 +22,20 @@ if not (ROOT / "README.md").is_file():
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that open the page begin first: together they take longest."""
+    items.sort(key=lambda item: item.path.parent.name != "browser")
+
+
+class FileByFile(LoadScopeScheduling):
     """A file's tests stay together, and so do all that open the page: two browsers at once are too slow to draw."""
-    for item in items:
-        group = "browser" if item.path.parent.name == "browser" else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return "browser" if "browser/" in path else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileByFile:
+    return FileByFile(config, log)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

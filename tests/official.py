@@ -285,7 +285,7 @@ def clip(frames: int, patch: int, grid: tuple[int, int], case: Case) -> Tensor:
     """Images [1, S, 3, H, W]: a few patterns that move, as a camera would see them, with a little noise."""
     generator = torch.Generator().manual_seed(frames)
     height, width = patch * grid[0], patch * grid[1]
-    wide = torch.rand(3, height // 7, (width + 4 * frames) // 7 + 1, generator=generator)
+    wide = torch.rand(3, height // 7 + 1, (width + 4 * frames) // 7 + 1, generator=generator)
     wide = nn.functional.interpolate(wide[None], scale_factor=7, mode="bilinear")[0]
     images = torch.stack([wide[:, :height, 4 * s : 4 * s + width] for s in range(frames)])
     images = (0.95 * images + 0.05 * torch.rand(images.shape, generator=generator))[None]

@@ -45,8 +45,9 @@ def wire(demo: gr.Blocks, page: Components, handlers: Handlers, runs: RunHandler
     opened.then(plainly(runs.follow), None, showing.parts, **AT_ONCE)
     # What is set by hand; what the page sets itself is followed by a plan of its own, made of all values together.
     sampling = page.sampling
+    # `change` of the one with a range: a number out of it is brought back after Gradio has told of its release.
     by_hand = [
-        sampling.max_frames.input, sampling.max_frames.release, sampling.fps.input, sampling.model.input,
+        sampling.max_frames.input, sampling.max_frames.change, sampling.fps.input, sampling.model.input,
         sampling.resolution.input,
     ]  # fmt: skip
     gr.on(by_hand, plainly(handlers.settings_changed), settings, planned, trigger_mode="always_last", **QUIET)

@@ -12,6 +12,7 @@ import base64
 import binascii
 import hmac
 import ipaddress
+import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -25,9 +26,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 COOKIE = "spark3r"
+CLOSED = "/gradio_api/proxy="  # gradio's way to other sites' files: this page shows none
+LONGEST_NAME = 255  # bytes between two slashes of a path: what file systems take
 WRONG_PASSWORD_SECONDS = 1.0  # before the answer, so that guessing takes its time
 # What tells nothing and is asked without a password: gradio's own call at its start, and whether the app lives.
 OPEN_PATHS = frozenset({"/gradio_api/startup-events", "/health"})
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")  # NUL among them
 POLICY_VIOLATION = 1008  # close code of RFC 6455 for "not allowed"
 
 # Gradio and viser write styles and small scripts into their pages, and viser runs workers and wasm from blobs; nothing
@@ -102,7 +106,7 @@ class Guard:
         changes = scope["type"] == "websocket" or scope["method"] not in READING
         if changes and not same_origin(headers):
             return PlainTextResponse("This request came from another site.", status_code=403)
-        return None
+        return _no_address(scope)
 
     def _with_headers(self, send: Send, asked: Headers) -> Send:
         async def sending(message: Message) -> None:
@@ -119,6 +123,17 @@ class Guard:
             await send(message)
 
         return sending
+
+
+def _no_address(scope: Scope) -> PlainTextResponse | None:
+    """The refusal of what can be no address here, and what opens files or builds addresses would break off over."""
+    if _CONTROLS.search(scope["path"]) or b"%00" in scope["query_string"]:
+        return PlainTextResponse("No address of this app holds control characters.", status_code=400)
+    if any(len(name.encode()) > LONGEST_NAME for name in scope["path"].split("/")):
+        return PlainTextResponse("No address of this app has so long a name in it.", status_code=414)
+    if scope["path"].startswith(CLOSED):
+        return PlainTextResponse("Not Found", status_code=404)
+    return None
 
 
 def same_origin(headers: Headers) -> bool:

@@ -17,6 +17,7 @@ from spark3r.examples import list_clips
 from spark3r.models.checkpoints import list_models
 from viewer.alive import alive_routes
 from viewer.charts import STATIC, model_label
+from viewer.completed import Completed
 from viewer.downloads import download_routes
 from viewer.engine import Engine, Models, RunQueue
 from viewer.events import wire
@@ -115,7 +116,7 @@ def running(access: Access, model: str) -> Iterator[Running]:
                     *download_routes(sessions.by_download_key),
                     *timeline_routes(sessions.timeline_of, sessions.choose_frame),
                 ],
-                "middleware": [Middleware(Guard, policy=access.policy)],
+                "middleware": [Middleware(Guard, policy=access.policy), Middleware(Completed)],
             },
         )  # fmt: skip
         yield Running(public or local, demo, sessions)

@@ -13,10 +13,13 @@ from spark3r.frames import SourceInfo
 from spark3r.models.checkpoints import save_checkpoint
 from spark3r.models.families.mini import MINI_CONFIG
 from spark3r.models.network import build
+from tests.browser.conftest import free_port
 from viewer.cache import Cache
 from viewer.engine import Engine, Models, RunQueue
+from viewer.opening import Opening
 from viewer.request import Clip, RunRequest
 from viewer.runs import Runs
+from viewer.server import Access, Running, running
 from viewer.session import Session
 from viewer.sessions import Lifetimes, Sessions
 from viewer.state import ReductionSettings, SamplingSettings, Side
@@ -102,3 +105,17 @@ def some_file(folder: Path, name: str, content: bytes = b"not a video") -> Path:
     path = folder / name
     path.write_bytes(content)
     return path
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The page as a server, without its first example."""
+    patched = pytest.MonkeyPatch()
+    patched.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
+    patched.setattr(Opening, "start", lambda opening: None)
+    patched.setattr(Opening, "stop", lambda opening: None)
+    try:
+        with running(Access(port=free_port()), "mini") as started:
+            yield started
+    finally:
+        patched.undo()

@@ -1,6 +1,5 @@
 """Scripts: what of the page they may call, and that it works with gradio_client."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,25 +7,9 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from spark3r.examples import list_clips
-from tests.browser.conftest import free_port
-from viewer.opening import Opening
-from viewer.server import Access, Running, running
+from viewer.server import Running
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """The page without its first example."""
-    patched = pytest.MonkeyPatch()
-    patched.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
-    patched.setattr(Opening, "start", lambda opening: None)
-    patched.setattr(Opening, "stop", lambda opening: None)
-    try:
-        with running(Access(port=free_port()), "mini") as started:
-            yield started
-    finally:
-        patched.undo()
 
 
 @pytest.fixture(scope="module")

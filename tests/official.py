@@ -54,6 +54,7 @@ PI3X: dict[str, Any] = {
 CLIPS = ((1, (3, 5)), (2, (4, 3)), (7, (3, 5)), (23, (3, 4)))  # (frames, patches), one after the other
 TIMED = (64, (4, 6))
 STRONG = ReductionSchedule(query_factor=2, kv_factor=8)
+ROUNDING = 5e-6  # of the largest depth; another schedule, or another clip's tables, are thousands of times further off
 MUST_HOLD = (
     "off_bit_equal", "on_same_shapes", "on_differs_from_dense", "undone_bit_equal", "weights_and_keys_unchanged",
     "gradients_after_inference", "saved_is_official", "threads_agree",
@@ -271,14 +272,20 @@ def saved_and_read(model: nn.Module, case: Case, images: Tensor) -> Tensor:
 
 
 def threads_agree(model: nn.Module, case: Case, clips: list[Tensor], expected: list[Tensor]) -> bool:
-    """Whether clips of several lengths that run side by side give what each gives alone."""
+    """Whether clips of several lengths that run side by side give what each gives alone, but for rounding.
+
+    The fused attention of torch 2.5 and before is not bit for bit the same in every thread.
+    """
+
+    def apart(found: Tensor, wanted: Tensor) -> float:
+        return float((found - wanted).abs().max() / wanted.abs().max())
 
     @torch.inference_mode()
     def run(images: Tensor) -> Tensor:
         return case.depth(model(images))
 
     with accelerate(model, STRONG), ThreadPoolExecutor(len(clips)) as pool:
-        return all(all(map(torch.equal, pool.map(run, clips), expected)) for _ in range(2))
+        return all(max(map(apart, pool.map(run, clips), expected)) < ROUNDING for _ in range(2))
 
 
 def clip(frames: int, patch: int, grid: tuple[int, int], case: Case) -> Tensor:

@@ -128,7 +128,7 @@ def test_of_tapped_layers_only_what_the_heads_read_is_kept(family: str):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_parts_and_chunks_change_nothing(family: str, monkeypatch: pytest.MonkeyPatch):
     whole = reconstruct(clip(5), network(family), None, resolution=RESOLUTION[family])
-    monkeypatch.setattr(blocks, "_HIDDEN_IN_CACHE", 1)
+    monkeypatch.setattr(blocks, "rows_at_once", lambda *_: 1)
     monkeypatch.setattr("spark3r.inference.FRAMES_AT_ONCE", 2)
     monkeypatch.setattr("spark3r.models.trunk._FRAMES_READ_AT_ONCE", 2)
     parts = reconstruct(clip(5), network(family), None, resolution=RESOLUTION[family])

@@ -38,9 +38,12 @@ def wire(demo: gr.Blocks, page: Components, handlers: Handlers, runs: RunHandler
     points = page.panes.view.thousand_points
     demo.load(None, points, points, js=f"(chosen) => window.spark3r.points(chosen, {points.value})", **PRIVATE)
     picked = page.examples.click(plainly(handlers.example_picked), None, told, **QUIET)
-    dropped = page.files.change(plainly(handlers.files_changed), {page.files}, told, **QUIET)
+    # One after the other: a refusal comes right after the field was emptied for what was refused.
+    in_turn: dict[str, Any] = {**QUIET, "concurrency_id": "files"}
+    dropped = page.files.change(plainly(handlers.files_changed), {page.files}, told, **in_turn)
+    refused = page.clip.click(plainly(handlers.upload_refused), None, told, trigger_mode="multiple", **in_turn)
     planned = [*handlers.plan_parts, *showing.parts]
-    for event in (opened, picked, dropped):
+    for event in (opened, picked, dropped, refused):
         event.then(plainly(handlers.clip_settled), settings, planned, **QUIET)
     opened.then(plainly(runs.follow), None, showing.parts, **AT_ONCE)
     # What is set by hand; what the page sets itself is followed by a plan of its own, made of all values together.

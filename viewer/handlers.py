@@ -22,6 +22,8 @@ from viewer.sessions import Sessions
 from viewer.showing import Showing, Updates, named
 from viewer.state import SIDES, ExampleClip, ReductionSettings, SamplingSettings, ViewSettings
 
+MOST_LETTERS = 200  # of what a page says it was told
+
 Values = Mapping[Any, Any]  # {component: value}
 
 
@@ -99,6 +101,12 @@ class Handlers:
             self._choose(session, Clip(name, paths))
         elif session.complaint or session.clip is None or not session.clip.bundled:
             self._choose(session, self._clips[0])
+        return self._clip_parts(session)
+
+    def upload_refused(self, event: gr.EventData, request: gr.Request) -> Updates:
+        """The server would not take the files that were dropped, and said why."""
+        session = self._sessions.of(request.session_hash)
+        session.complaint = str(event.value)[:MOST_LETTERS]
         return self._clip_parts(session)
 
     def clip_settled(self, values: Values, request: gr.Request) -> Updates:

@@ -10,7 +10,7 @@ from spark3r.reduction.schedule import ReductionSchedule
 from viewer import charts, readout
 from viewer.dials import KV_STOPS, QUERY_STOPS
 from viewer.panes import Panes, build_panes
-from viewer.parts import Group, block, clickable, dial, slider
+from viewer.parts import Group, block, clickable, dial, slider, told_of_refusals
 from viewer.state import FRAMES, GROUP_SIZES, KV_BOOSTS, POLICIES, ExampleClip, RunReport
 
 RESOLUTIONS = (0, 128, 224, 336, 392, 448, 518, 640)  # 0: the model's own
@@ -114,7 +114,7 @@ def _rail(choices: Choices) -> dict[str, Any]:
         label="Your video, photos or a zip of photos", show_label=False, file_count="multiple", height=58,
         elem_classes="drop", elem_id="upload",
     )  # fmt: skip
-    clip = block(elem_id="clip")
+    clip = told_of_refusals(elem_id="clip")
     with gr.Accordion("Model", open=False, elem_classes="line", elem_id="model-line") as model_line:
         model = gr.Dropdown(list(choices.models), value=choices.model, label="Model", elem_id="model")
         model_note = block(elem_id="model-note")

@@ -11,6 +11,7 @@ from viewer import charts
 from viewer.dials import DialFace, idle
 
 DIAL_SCRIPT = (charts.STATIC / "dial.js").read_text(encoding="utf-8")
+REFUSAL_SCRIPT = (charts.STATIC / "refusal.js").read_text(encoding="utf-8")
 CLICK_SCRIPT = (charts.STATIC / "click.js").read_text(encoding="utf-8")
 
 
@@ -31,6 +32,11 @@ def block(value: str = "", **options: Any) -> gr.HTML:
 def clickable(value: str = "", **options: Any) -> gr.HTML:
     """HTML whose elements with a `data-action` are buttons: a click raises `click` with that action and its value."""
     return gr.HTML(value, apply_default_css=False, js_on_load=CLICK_SCRIPT, **options)
+
+
+def told_of_refusals(**options: Any) -> gr.HTML:
+    """HTML that hears of uploads the server would not take: a `click` whose value is the sentence (upload.js)."""
+    return gr.HTML(apply_default_css=False, js_on_load=REFUSAL_SCRIPT, **options)
 
 
 def dial(name: str, title: str, value: int, stops: Sequence[int]) -> gr.HTML:

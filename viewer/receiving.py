@@ -12,21 +12,20 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from spark3r.errors import InputError
-from spark3r.formatting import byte_count
 from viewer.uploads import DISK_FULL, Uploads
 
 
 def upload_routes(uploads: Uploads) -> list[BaseRoute]:
-    """POST /gradio_api/upload, in the place of gradio's own, which knows a limit per file alone."""
+    """POST /gradio_api/upload, in the place of gradio's own, which knows a limit per file alone; and what the page
+    asks before, so that nobody sends gigabytes to be refused: GET /uploads/room?bytes=…&largest=…, 204 or 413."""
 
     async def upload(request: Request) -> Response:
         try:
             announced = int(request.headers["content-length"])
         except (KeyError, ValueError):
             return PlainTextResponse("An upload must say how long it is.", status_code=411)
-        address = request.client.host if request.client else ""
         try:
-            folder = await run_in_threadpool(uploads.begin, address, announced)
+            folder = await run_in_threadpool(uploads.begin, _address(request), announced)
         except InputError as error:
             return PlainTextResponse(str(error), status_code=413)
         try:
@@ -34,13 +33,31 @@ def upload_routes(uploads: Uploads) -> list[BaseRoute]:
             uploads.complete(folder)
         except BaseException as error:  # the visitor may have left, or the app be ending
             await run_in_threadpool(uploads.discard, folder)
-            answer = _answer(error, uploads.quota.file)
+            answer = _answer(error, uploads.too_large)
             if answer is None:
                 raise
             return answer
         return JSONResponse(paths)
 
-    return [Route("/gradio_api/upload", upload, methods=["POST"])]
+    async def room(request: Request) -> Response:
+        try:
+            announced, largest = (int(request.query_params[name]) for name in ("bytes", "largest"))
+        except (KeyError, ValueError):
+            return PlainTextResponse("Name the bytes of all files and of the largest one.", status_code=400)
+        try:
+            await run_in_threadpool(uploads.ask, _address(request), announced, largest)
+        except InputError as error:
+            return PlainTextResponse(str(error), status_code=413)
+        return Response(status_code=204, headers={"cache-control": "no-store"})
+
+    return [
+        Route("/gradio_api/upload", upload, methods=["POST"]),
+        Route("/uploads/room", room, methods=["GET"]),
+    ]
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 async def _received(request: Request, folder: Path, most_bytes: int) -> list[str]:
@@ -52,12 +69,12 @@ async def _received(request: Request, folder: Path, most_bytes: int) -> list[str
     return [str(path) for path in paths]
 
 
-def _answer(error: BaseException, most_bytes: int) -> Response | None:
+def _answer(error: BaseException, too_large: str) -> Response | None:
     """What to say of an upload that failed; None for what is nobody's fault here."""
     if isinstance(error, ClientDisconnect):
         return Response(status_code=400)  # to nobody
     if isinstance(error, MultiPartException) and "maximum allowed size" in error.message:
-        return PlainTextResponse(f"A file may take {byte_count(most_bytes)} at most.", status_code=413)
+        return PlainTextResponse(too_large, status_code=413)
     if isinstance(error, MultiPartException):
         return PlainTextResponse("This is no form with files.", status_code=400)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -39,7 +39,7 @@ from viewer.timeline import timeline_routes
 from viewer.uploads import Quota, Uploads
 
 STYLES = ("style.css", "panes.css", "strip.css", "numbers.css")
-SCRIPTS = ("alive.js", "page.js", "panes.js", "strip.js")
+SCRIPTS = ("alive.js", "upload.js", "page.js", "panes.js", "strip.js")
 THEME = Base(
     primary_hue="orange", neutral_hue="slate", radius_size="md", spacing_size="sm", text_size="md",
     font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"], font_mono=["ui-monospace", "monospace"],
@@ -106,7 +106,6 @@ def running(access: Access, model: str) -> Iterator[Running]:
             theme=THEME, css_paths=[STATIC / name for name in STYLES],
             head="".join(f"<script>{(STATIC / name).read_text(encoding='utf-8')}</script>" for name in SCRIPTS),
             footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False,
-            max_file_size=access.quota.file,
             app_kwargs={
                 "routes": [
                     *alive_routes(sessions),

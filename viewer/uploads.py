@@ -56,26 +56,41 @@ class Uploads:
         with self._lock:
             return sum(each.bytes for each in self._kept.values())
 
+    def ask(self, address: str, announced: int, largest: int) -> None:
+        """Whether there is room for so many bytes, in files of `largest` at most. Raises InputError where not."""
+        if largest > self.quota.file:
+            raise InputError(self.too_large)
+        with self._lock:
+            self._ask(address, announced)
+
+    @property
+    def too_large(self) -> str:
+        """What is said of a file beyond the quota."""
+        return f"A file may take {byte_count(self.quota.file)} at most: bring a shorter or smaller one."
+
     def begin(self, address: str, announced: int) -> Path:
         """Room for so many bytes, and the folder for them. Raises InputError where there is none."""
         with self._lock:
-            held = sum(each.bytes for each in self._kept.values())
-            here = sum(each.bytes for each in self._kept.values() if each.address == address)
-            if here + announced > self.quota.visitor:
-                most = byte_count(self.quota.visitor)
-                raise InputError(
-                    f"Your files take more than {most}, the most of one visitor: close the page to begin anew."
-                )
-            if held + announced > self.quota.total:
-                raise InputError("All visitors' files together take more than this app keeps: try again in a while.")
-            coming = sum(each.bytes for each in self._kept.values() if not each.is_complete)
-            if shutil.disk_usage(self._folder).free - coming - announced < LEFT_FREE_BYTES:
-                raise InputError(DISK_FULL)
+            self._ask(address, announced)
             name = secrets.token_hex(16)
             self._kept[name] = _Upload(address, announced)
         folder = self._folder / name
         folder.mkdir()
         return folder
+
+    def _ask(self, address: str, announced: int) -> None:
+        held = sum(each.bytes for each in self._kept.values())
+        here = sum(each.bytes for each in self._kept.values() if each.address == address)
+        if here + announced > self.quota.visitor:
+            most = byte_count(self.quota.visitor)
+            raise InputError(
+                f"Your files take more than {most}, the most of one visitor: close the page to begin anew."
+            )
+        if held + announced > self.quota.total:
+            raise InputError("All visitors' files together take more than this app keeps: try again in a while.")
+        coming = sum(each.bytes for each in self._kept.values() if not each.is_complete)
+        if shutil.disk_usage(self._folder).free - coming - announced < LEFT_FREE_BYTES:
+            raise InputError(DISK_FULL)
 
     def complete(self, folder: Path) -> None:
         """All of it has come."""

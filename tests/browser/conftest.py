@@ -25,6 +25,7 @@ FLAGS = [
     "--ignore-gpu-blocklist", "--disable-background-networking", "--no-first-run", "--disable-sync",
     "--disable-component-update",
 ]  # fmt: skip
+UPLOAD_MIB = (6, 10, 40)  # of one file, of one visitor, of all: the limits of the page that is tested
 START_SECONDS = 180
 RUN_MS = 180_000
 PATIENCE_MS = 60_000  # for whatever a page does at once where nothing else runs
@@ -97,7 +98,8 @@ def address(server_log: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     SIGTERM, which the app takes as Ctrl-C: a shell starts its background jobs, tests among them, deaf to SIGINT.
     """
     port = free_port()
-    command = [sys.executable, str(ROOT / "app.py"), "--port", str(port)]
+    limits = [str(size / 1024) for size in UPLOAD_MIB]
+    command = [sys.executable, str(ROOT / "app.py"), "--port", str(port), "--upload-gib", *limits]
     environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False"}
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     with server_log.open("wb") as log:

@@ -90,7 +90,7 @@ def three_axes(point: list[float]) -> np.ndarray:
 
 def test_scrubbing_changes_pictures_and_cameras_without_the_server(shown: Page) -> None:
     world = shown.evaluate("window.spark3r.state.world")
-    shown.wait_for_timeout(3000)  # all sheets are fetched ahead
+    expect(shown.locator(".strip-root")).to_have_attribute("data-ahead", "true")
     before = {kind: tile(shown, kind) for kind in ("input", "left", "right", "difference")}
     asked: list[str] = []
     shown.on("request", lambda request: asked.append(request.method) if "timeline/" in request.url else None)
@@ -210,9 +210,10 @@ def test_the_wipe_lays_one_pane_over_the_other(shown: Page) -> None:
     def calm_share() -> float:
         return near(picture(shown.locator("#panes")), calm)
 
-    for _ in range(30):
-        bar.press("ArrowLeft")
+    bar.press("Home")
     eventually(lambda: calm_share() < 0.1)  # all of it is the reduced run
+    bar.press("ArrowRight")
+    expect(bar).to_have_attribute("aria-valuenow", "4")
     box, panes = bar.bounding_box(), shown.locator("#panes").bounding_box()
     assert box is not None
     assert panes is not None

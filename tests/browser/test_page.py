@@ -2,9 +2,9 @@
 
 import re
 import shutil
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from spark3r.examples import list_clips
 from tests.browser.conftest import (
     RUN_MS,
-    drawn_share,
+    UPLOAD_MIB,
     new_tab,
     reconstruct,
     set_number,
@@ -60,61 +60,67 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def upload(page: Page, path: Path) -> None:
-    page.locator("#upload input[type=file]").first.set_input_files(str(path))
+def upload(page: Page, *paths: Path) -> None:
+    page.locator("#upload input[type=file]").first.set_input_files([str(path) for path in paths])
 
 
-def eventually(page: Page, holds: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until something holds; machines that run tests are of any speed."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not come true in time"
-        page.wait_for_timeout(250)
+@pytest.fixture(scope="module")
+def first(chromium: Browser, address: str) -> Iterator[Page]:
+    """A tab that is only looked at, with the first example's runs."""
+    page = new_tab(chromium, address, clouds=False)
+    wait_first(page)
+    yield page
+    page.context.close()
 
 
-def test_a_fresh_tab_shows_a_real_result_at_once(chromium: Browser, address: str) -> None:
-    tab = new_tab(chromium, address)
-    wait_first(tab)
-    for side in ("left", "right"):
-        eventually(tab, lambda pane=tab.locator(f"#pane-{side} iframe"): drawn_share(pane) > 0.05)
-    assert tab.locator(".pane-heading .badge").all_inner_texts() == ["at app start"] * 2
-    expect(tab.locator("#run")).to_have_text("Measure again")
-    assert re.fullmatch(r"[\d.]+×", tab.inner_text("[data-testid=speedup]"))
-    assert "depth" in tab.inner_text("[data-testid=verdict]")
-    assert "You waited" in tab.inner_text("[data-testid=waited]")
-    expect(tab.locator("#quality tbody tr")).to_have_count(8)
-    tab.context.close()
+@pytest.fixture
+def seen(first: Page) -> Page:
+    """The tab that is only looked at, large and light."""
+    look_at(first, 1440, 900)
+    return first
+
+
+def look_at(page: Page, width: int, height: int) -> None:
+    """Another window: what the page does once for a small one, it does anew."""
+    page.evaluate("spark3r.setWipe(false); delete document.getElementById('panes').dataset.folded")
+    page.set_viewport_size({"width": width, "height": height})
+
+
+def test_a_fresh_tab_shows_a_real_result_at_once(seen: Page) -> None:
+    assert seen.locator(".pane-heading .badge").all_inner_texts() == ["at app start"] * 2
+    expect(seen.locator("#run")).to_have_text("Measure again")
+    assert re.fullmatch(r"[\d.]+×", seen.inner_text("[data-testid=speedup]"))
+    assert "depth" in seen.inner_text("[data-testid=verdict]")
+    assert "You waited" in seen.inner_text("[data-testid=waited]")
+    expect(seen.locator("#quality tbody tr")).to_have_count(8)
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 720), (1440, 900), (1920, 1080)])
-def test_the_dial_and_its_effect_are_seen_together(chromium: Browser, address: str, width: int, height: int) -> None:
-    page = new_tab(chromium, address, width, height, clouds=False)
-    wait_first(page)
+def test_the_dial_and_its_effect_are_seen_together(seen: Page, width: int, height: int) -> None:
+    look_at(seen, width, height)
     for selector in SEEN_TOGETHER:
-        box = page.locator(selector).first.bounding_box()
+        box = seen.locator(selector).first.bounding_box()
         assert box is not None, selector
         assert box["y"] >= 0, selector
         assert box["y"] + box["height"] <= height, selector
         assert box["x"] + box["width"] <= width, selector
-    pane = page.locator("#pane-left iframe").bounding_box()
+    pane = seen.locator("#pane-left iframe").bounding_box()
     assert pane is not None
     assert pane["width"] > pane["height"]
-    assert page.evaluate(SMALL_TEXT) == []
-    page.context.close()
+    assert seen.evaluate(SMALL_TEXT) == []
 
 
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (820, 1180)])
-def test_small_screens_cut_nothing_off(chromium: Browser, address: str, width: int, height: int) -> None:
-    page = new_tab(chromium, address, width, height, clouds=False)
-    wait_first(page)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+def test_small_screens_cut_nothing_off(seen: Page, width: int, height: int) -> None:
+    look_at(seen, width, height)
+    expect(seen.locator("#panes")).to_have_attribute("data-wipe", "yes")  # one pair
+    assert seen.evaluate("document.documentElement.scrollWidth") <= width
     for selector in ("#run", "#stop", "#dial-kv_factor", ".examples button"):
-        box = page.locator(selector).first.bounding_box()
+        box = seen.locator(selector).first.bounding_box()
         assert box is not None
         assert box["height"] >= 39.5, selector
         assert box["x"] >= 0, selector
         assert box["x"] + box["width"] <= width, selector
-    page.context.close()
 
 
 def test_a_dial_measures_keeps_and_restores(chromium: Browser, address: str) -> None:
@@ -204,6 +210,54 @@ def test_a_failed_upload_disables_run_and_says_why(tab: Page, tmp_path: Path) ->
     expect(alert).to_have_count(0)
 
 
+@pytest.mark.parametrize(
+    ("mebibytes", "words"),
+    [
+        ((UPLOAD_MIB[0] + 1,), "A file may take 6 MiB at most"),
+        ((UPLOAD_MIB[0] - 1,) * 3, "Your files take more than 10 MiB"),
+    ],
+)
+def test_an_upload_beyond_the_limits_is_told_beside_the_field_before_a_byte_travels(
+    tab: Page, tmp_path: Path, video: Path, mebibytes: tuple[int, ...], words: str
+) -> None:
+    paths = [tmp_path / f"{number}.mp4" for number in range(len(mebibytes))]
+    for path, size in zip(paths, mebibytes, strict=True):
+        path.write_bytes(b"x" * (size << 20))
+    upload(tab, video)
+    expect(tab.locator(".clip figcaption b")).to_contain_text(HOSTILE)
+    sent: list[str] = []
+    tab.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
+    upload(tab, *paths)
+    alert = tab.locator("#clip .note.error")
+    expect(alert).to_contain_text(words)
+    expect(tab.locator("#run")).to_be_disabled()
+    expect(tab.locator(".toast-body")).to_have_count(0)  # one sentence is enough
+    assert [url for url in sent if "/gradio_api/upload" in url] == []
+    tab.locator(".examples button").first.click()
+    expect(tab.locator("#run")).to_be_enabled()
+    expect(alert).to_have_count(0)
+
+
+def test_an_upload_that_the_server_refuses_or_loses_is_told_too(tab: Page, video: Path) -> None:
+    alert, address = tab.locator("#clip .note.error"), "**/gradio_api/upload?*"
+    tab.route(address, lambda route: route.fulfill(status=507, content_type="text/plain", body="The disk is full."))
+    upload(tab, video)
+    expect(alert).to_have_text("The disk is full.")
+    tab.unroute(address)
+    tab.route(address, lambda route: route.fulfill(status=413, content_type="text/html", body="<h1>Too large</h1>"))
+    upload(tab, video)
+    expect(alert).to_contain_text("The server refused the upload (413)")
+    tab.unroute(address)
+    tab.route(address, lambda route: route.abort())
+    upload(tab, video)
+    expect(alert).to_contain_text("broke off")
+    expect(tab.locator("#run")).to_be_disabled()
+    tab.unroute(address)
+    upload(tab, video)
+    expect(tab.locator(".clip figcaption b")).to_contain_text(HOSTILE)
+    expect(tab.locator("#run")).to_be_enabled()
+
+
 def test_the_whole_page_takes_a_drop(tab: Page) -> None:
     wait_first(tab)
     before = tab.url
@@ -257,15 +311,14 @@ def test_automatic_and_by_hand_change_places(tab: Page) -> None:
     expect(tab.get_by_label("By hand")).to_be_checked()
 
 
-@pytest.mark.parametrize("dark", [False, True])
-def test_nothing_stands_in_the_way_of_anybody(chromium: Browser, address: str, dark: bool) -> None:
-    page = new_tab(chromium, address, dark=dark, clouds=False)
-    wait_first(page)
-    found = Axe().run(page, options={"iframes": False, "runOnly": ["wcag2a", "wcag2aa"]})
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_stands_in_the_way_of_anybody(seen: Page, scheme: Literal["light", "dark"]) -> None:
+    seen.emulate_media(color_scheme=scheme)
+    expect(seen.locator("body.dark")).to_have_count(int(scheme == "dark"))
+    found = Axe().run(seen, options={"iframes": False, "runOnly": ["wcag2a", "wcag2aa"]})
     grave = [
         f"{issue['id']}: {node['target']} {node.get('failureSummary', '')[:200]}"
         for issue in found.response["violations"] if issue["impact"] in ("serious", "critical")
         for node in issue["nodes"]
     ]  # fmt: skip
     assert grave == []
-    page.context.close()

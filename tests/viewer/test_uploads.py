@@ -63,6 +63,22 @@ def test_too_much_is_one_sentence_and_leaves_nothing(
     assert uploads.bytes == 0
 
 
+@pytest.mark.parametrize(
+    ("bytes", "largest", "status", "word"),
+    [
+        (10_000, 10_000, 204, ""), (10_001, 10_001, 413, "A file may take"), (20_001, 9000, 413, "one visitor"),
+        ("many", 1, 400, "Name the bytes"),
+    ],
+)  # fmt: skip
+def test_a_page_may_ask_before_it_sends(
+    bytes: int, largest: int, status: int, word: str, browser: TestClient, uploads: Uploads
+) -> None:
+    answer = browser.get("/uploads/room", params={"bytes": bytes, "largest": largest})
+    assert answer.status_code == status
+    assert word in answer.text
+    assert uploads.bytes == 0
+
+
 def test_quotas_count_what_others_brought(uploads: Uploads) -> None:
     uploads.begin("10.0.0.1", 9000)
     uploads.begin("10.0.0.1", 9000)

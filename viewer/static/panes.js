@@ -178,11 +178,10 @@
       divide((event.clientX - box.left) / box.width);
     });
     bar.addEventListener("keydown", (event) => {
-      const step = { ArrowLeft: -0.02, ArrowRight: 0.02 }[event.key];
-      if (step) {
-        event.preventDefault();
-        divide(state.wipe + step);
-      }
+      const share = { ArrowLeft: state.wipe - 0.02, ArrowRight: state.wipe + 0.02, Home: 0, End: 1 }[event.key];
+      if (share === undefined) return;
+      event.preventDefault();
+      divide(share);
     });
     panes().append(bar);
     return bar;

@@ -68,10 +68,10 @@
       });
     }
     canvas.addEventListener("keydown", (event) => {
-      const step = { ArrowLeft: -0.05, ArrowRight: 0.05 }[event.key];
-      if (!step) return;
+      const share = { ArrowLeft: strip.wipe - 0.05, ArrowRight: strip.wipe + 0.05, Home: 0, End: 1 }[event.key];
+      if (share === undefined) return;
       event.preventDefault();
-      set(strip.wipe + step);
+      set(share);
     });
   }
 
@@ -146,6 +146,7 @@
         await image.decode().catch(() => {});
       }
     }
+    if (api().state.address === mine) strip.root.dataset.ahead = "true"; // all frames are here
   }
 
   function place(frame) {

@@ -61,11 +61,19 @@ def network_size(model: Network, height: int, width: int, resolution: int | None
 def estimate(model: Network, num_frames: int, height: int, width: int, schedule: Schedule = None) -> Estimate:
     """Tokens and memory of a run; height and width are the network's input, as from `network_size`."""
     meant = schedule_for(schedule, num_frames, model)
-    layout = model.trunk.layout(meant.frames_at_once(num_frames), model.grid(height, width))
-    queries, keys = meant.token_counts(layout)
+    counts = token_counts(model, num_frames, height, width, meant)
     case = Case(model.config, model.dtype, model.device.type, num_frames, height, width, meant, model.offload)
     needed = _needed(case, peak_bytes(case) - weight_bytes(model.config, model.dtype))
-    return Estimate(num_frames, height, width, layout.total, queries, keys, needed, available_bytes(model.device))
+    return Estimate(num_frames, height, width, *counts, needed, available_bytes(model.device))
+
+
+def token_counts(
+    model: Network, num_frames: int, height: int, width: int, schedule: Schedule = None
+) -> tuple[int, int, int]:
+    """(tokens, queries, keys) of a base layer, as in `estimate`, at once: memory is what takes time to reckon."""
+    meant = schedule_for(schedule, num_frames, model)
+    layout = model.trunk.layout(meant.frames_at_once(num_frames), model.grid(height, width))
+    return layout.total, *meant.token_counts(layout)
 
 
 def needed_memory(

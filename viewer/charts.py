@@ -70,6 +70,11 @@ def model_table(rows: Sequence[tuple[ModelCard, int, bool, bool]]) -> str:
     return render("model_table.html", models=models)
 
 
+def reckoning() -> str:
+    """What stands where the models will, while their memory is found out."""
+    return '<p class="hint" role="status">Reckoning what each model asks for …</p>'
+
+
 def model_label(card: ModelCard) -> str:
     """A model in the picker: its title, and what decides first."""
     if card.bundled:

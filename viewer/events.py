@@ -20,6 +20,7 @@ Told = TypeVar("Told")
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # scripts have entrances of their own (scripting.py)
 QUIET: dict[str, Any] = {**PRIVATE, "show_progress": "hidden"}
 AT_ONCE: dict[str, Any] = {**QUIET, "concurrency_limit": None}  # the line that runs stand in is ours
+EVERY: dict[str, Any] = {"trigger_mode": "multiple"}  # clicks, those that come before the last one was answered too
 
 # What a page brings along: its own name, the session's key after a reload, and the settings in the address.
 ARRIVAL = """() => [JSON.stringify({
@@ -37,11 +38,11 @@ def wire(demo: gr.Blocks, page: Components, handlers: Handlers, runs: RunHandler
     )
     points = page.panes.view.thousand_points
     demo.load(None, points, points, js=f"(chosen) => window.spark3r.points(chosen, {points.value})", **PRIVATE)
-    picked = page.examples.click(plainly(handlers.example_picked), None, told, **QUIET)
+    picked = page.examples.click(plainly(handlers.example_picked), None, told, **EVERY, **QUIET)
     # One after the other: a refusal comes right after the field was emptied for what was refused.
     in_turn: dict[str, Any] = {**QUIET, "concurrency_id": "files"}
     dropped = page.files.change(plainly(handlers.files_changed), {page.files}, told, **in_turn)
-    refused = page.clip.click(plainly(handlers.upload_refused), None, told, trigger_mode="multiple", **in_turn)
+    refused = page.clip.click(plainly(handlers.upload_refused), None, told, **EVERY, **in_turn)
     planned = [*handlers.plan_parts, *showing.parts]
     for event in (opened, picked, dropped, refused):
         event.then(plainly(handlers.clip_settled), settings, planned, **QUIET)
@@ -54,6 +55,8 @@ def wire(demo: gr.Blocks, page: Components, handlers: Handlers, runs: RunHandler
         sampling.resolution.input,
     ]  # fmt: skip
     gr.on(by_hand, plainly(handlers.settings_changed), settings, planned, trigger_mode="always_last", **QUIET)
+    page.all_models.expand(plainly(handlers.models_unfolded), settings, page.model_table, **QUIET)
+    page.all_models.collapse(plainly(handlers.models_folded), None, None, **QUIET)
     _wire_runs(page, handlers, runs, showing, settings)
     _wire_view(page, handlers)
 
@@ -73,7 +76,7 @@ def _wire_runs(page: Components, handlers: Handlers, runs: RunHandlers, showing:
         )
     acted = [*page.settings.values(), *showing.parts]
     for block in (page.curve, page.runs, page.footage):
-        block.click(plainly(runs.acted), settings, acted, **AT_ONCE).then(
+        block.click(plainly(runs.acted), settings, acted, **EVERY, **AT_ONCE).then(
             plainly(handlers.settings_changed), settings, planned, **QUIET
         )
 

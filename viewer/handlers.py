@@ -73,6 +73,7 @@ class Handlers:
         )
         if came.get("tab") not in (None, "", session.key):
             gr.Info("The session of this page had ended; its settings were kept.", title="Begun anew")
+        session.compares_models = False  # the page is as it was laid out
         frames = {
             getattr(self._page.panes, side).frame: charts.iframe(side, session.panes[side].key) for side in SIDES
         }  # fmt: skip
@@ -125,6 +126,19 @@ class Handlers:
         """Frames, model or reduction moved: say what a run would be."""
         session = self._sessions.of(request.session_hash)
         return self._planned(session, values) | self._showing.whole(session)
+
+    def models_unfolded(self, values: Values, request: gr.Request) -> Updates:
+        """The table of all models was opened: what each asks for takes seconds, so nobody waits for it before."""
+        session = self._sessions.of(request.session_hash)
+        session.compares_models = True
+        try:
+            return {self._page.model_table: self._model_table(self.request(session, values))}
+        except InputError as error:
+            return {self._page.model_table: charts.message(str(error))}
+
+    def models_folded(self, request: gr.Request) -> None:
+        """It was closed."""
+        self._sessions.of(request.session_hash).compares_models = False
 
     def dial_turned(self, values: Values, request: gr.Request) -> Any:
         """A dial was turned: that is by hand, whatever was chosen before."""
@@ -194,6 +208,10 @@ class Handlers:
         )
         return always | self._plan_parts(session, request, plan)
 
+    def _model_table(self, request: RunRequest) -> str:
+        rows = [(row.card, row.needed_bytes, row.fits, row.is_chosen) for row in planning.overview(request)]
+        return charts.model_table(rows)
+
     def _dial(self, request: RunRequest, face: DialFace) -> Any:
         """A dial redrawn; it is turned only where something else than the hand sets it."""
         if request.reduction.mode == "manual":
@@ -202,12 +220,11 @@ class Handlers:
 
     def _plan_parts(self, session: Session, request: RunRequest, plan: Plan) -> Updates:
         page = self._page
-        rows = [(row.card, row.needed_bytes, row.fits, row.is_chosen) for row in planning.overview(request)]
         dials = zip((page.reduction.query_factor, page.reduction.kv_factor), plan.dials, strict=True)
         return {
             page.frames_line: gr.update(label=f"Frames: {plan.frames['Frames']}"),
             page.frames_plan: charts.plan(plan.frames, plan.warning),
-            page.model_table: charts.model_table(rows),
+            page.model_table: self._model_table(request) if session.compares_models else charts.reckoning(),
             page.footage: charts.footage(planning.footage(request, session.runs.flops_per_ms)),
             **{dial: self._dial(request, face) for dial, face in dials},
         }

@@ -68,6 +68,7 @@ class Components:
     sampling: SamplingInputs
     model_line: gr.Accordion
     model_note: gr.HTML
+    all_models: gr.Accordion
     model_table: gr.HTML
     frames_line: gr.Accordion
     frames_plan: gr.HTML
@@ -118,7 +119,7 @@ def _rail(choices: Choices) -> dict[str, Any]:
     with gr.Accordion("Model", open=False, elem_classes="line", elem_id="model-line") as model_line:
         model = gr.Dropdown(list(choices.models), value=choices.model, label="Model", elem_id="model")
         model_note = block(elem_id="model-note")
-        with gr.Accordion("All models side by side", open=False, elem_classes="all-models"):
+        with gr.Accordion("All models side by side", open=False, elem_classes="all-models") as all_models:
             model_table = block(elem_id="model-table")
     with gr.Accordion("Frames", open=False, elem_classes="line", elem_id="frames-line") as frames_line:
         max_frames = slider(*FRAMES, DEFAULT_MAX_FRAMES, step=1, label="Max. frames", elem_classes="slim")
@@ -128,7 +129,8 @@ def _rail(choices: Choices) -> dict[str, Any]:
     return {
         "examples": examples, "files": files, "clip": clip,
         "sampling": SamplingInputs(max_frames, fps, model, resolution),
-        "model_line": model_line, "model_note": model_note, "model_table": model_table,
+        "model_line": model_line, "model_note": model_note,
+        "all_models": all_models, "model_table": model_table,
         "frames_line": frames_line, "frames_plan": frames_plan,
     }  # fmt: skip
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from spark3r.estimate import Estimate, estimate, free_memory, needed_memory, network_size
+from spark3r.estimate import Estimate, estimate, free_memory, needed_memory, network_size, token_counts
 from spark3r.examples import footage_note
 from spark3r.flops import count_flops
 from spark3r.formatting import byte_count
@@ -93,11 +93,11 @@ def _dials(schedule: ReductionSchedule, model: Network, dense: Estimate) -> tupl
     return (
         query_dial(
             schedule.query_factor, dense.tokens,
-            lambda factor: estimate(model, *size, schedule.with_(query_factor=factor)).query_tokens,
+            lambda factor: token_counts(model, *size, schedule.with_(query_factor=factor))[1],
         ),
         kv_dial(
             schedule.kv_factor, dense.tokens,
-            lambda factor: estimate(model, *size, schedule.with_(kv_factor=factor)).kv_tokens, some,
+            lambda factor: token_counts(model, *size, schedule.with_(kv_factor=factor))[2], some,
         ),
     )  # fmt: skip
 
@@ -110,8 +110,8 @@ def sweep_seconds(request: RunRequest, models: Models, grid: Grid, dense_ms: Map
     size = network_size(model, info.height, info.width, sampling.resolution or None)
 
     def kept_share(schedule: ReductionSchedule) -> float:
-        run = estimate(model, count, *size, schedule)
-        return run.query_tokens * run.kv_tokens / run.tokens**2
+        tokens, queries, keys = token_counts(model, count, *size, schedule)
+        return queries * keys / tokens**2
 
     return expected_seconds(grid.schedules(count, model), dense_ms, kept_share)
 
@@ -127,7 +127,10 @@ class ModelRow:
 
 
 def overview(request: RunRequest) -> list[ModelRow]:
-    """Every model with a name, and the memory it asks for these frames. Raises InputError for a resolution none has."""
+    """Every model with a name, and the memory it asks for these frames; seconds for a size not asked for before.
+
+    Raises InputError for a resolution none has.
+    """
     sampling, info, free = request.sampling, request.info, free_memory()
     count = planned_frames(info, sampling.max_frames, sampling.fps or None)
     rows = []

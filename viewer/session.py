@@ -64,6 +64,7 @@ class Session:
         self.settings: Mapping[str, Any] = {}  # of the controls, to set them again after a reload
         self.planned: tuple[Input, ReductionSchedule] | None = None  # what a run would be now
         self.sweep_seconds: float | None = None  # what a sweep would take, as an estimate
+        self.compares_models = False  # the table of all models is unfolded
         self.measure, self.grid = "depth", Grid()  # of the plot
         self.runs, self.cache, self.scoring = Runs(), Cache(), RunQueue(most_waiting=SCORED_LATER)
         self.followers = 0  # the latest one follows, the others leave off

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from spark3r.examples import list_clips
-from tests.browser.conftest import ROOT, START_SECONDS, free_port
+from tests.browser.conftest import COARSE, HURRIED, ROOT, START_SECONDS, free_port
 
 NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
 NAME = "studio.example"
@@ -67,7 +67,7 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """nginx's port, with the app behind it; both have to end by themselves."""
     folder, port, app_port = tmp_path_factory.mktemp("nginx"), free_port(), free_port()
     environment = {**os.environ, "GRADIO_ROOT_PATH": "/spark3r"}
-    command = [sys.executable, str(ROOT / "app.py"), "--port", str(app_port), "--allow-host", NAME]
+    command = [sys.executable, str(HURRIED), "--port", str(app_port), "--allow-host", NAME]
     app = subprocess.Popen(command, env=environment)
     nginx = subprocess.Popen([NGINX, "-c", str(configuration(folder, port, app_port)), "-p", str(folder)])
     try:
@@ -87,6 +87,7 @@ def test_everything_works_behind_nginx(chromium: Browser, proxied: int, tmp_path
               "--ignore-gpu-blocklist", f"--host-resolver-rules=MAP {NAME} 127.0.0.1"],
     )  # fmt: skip
     context = browser.new_context(ignore_https_errors=True, viewport={"width": 1440, "height": 900})
+    context.add_init_script(COARSE)
     page, strayed = context.new_page(), []
     page.set_default_timeout(WAIT_MS)
     own = (f"https://{NAME}:{proxied}/spark3r/", f"wss://{NAME}:{proxied}/spark3r/", "data:", "blob:")

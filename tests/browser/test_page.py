@@ -185,13 +185,21 @@ def test_a_sweep_fills_the_plot_and_a_dot_brings_its_run_back(chromium: Browser,
     page.locator("[data-grid=others]").uncheck()
     page.locator("[data-action=sweep]").click()
     expect(page.locator("[data-action=stop-sweep]")).to_be_visible(timeout=RUN_MS)
+    page.locator("#measure").select_option("path")  # heard while the sweep goes on
+    expect(page.locator(".plot")).to_have_attribute("aria-label", re.compile("Camera path"))
     expect(page.locator("[data-action=stop-sweep]")).to_have_count(0, timeout=RUN_MS)
     expect(page.locator(".dot")).to_have_count(4)
     expect(page.locator(".dot.dense")).to_have_count(1)
     page.locator(".dot[aria-label^='q 1 · kv 2']").click()
+    page.locator("#measure").select_option("depth")  # at once: neither is lost
     expect(page.locator("output[for=dial-query_factor]")).to_have_text("1")
-    page.locator("#measure").select_option("path")
-    expect(page.locator(".plot")).to_have_attribute("aria-label", re.compile("Camera path"))
+    expect(page.locator(".plot")).to_have_attribute("aria-label", re.compile("Depth"))
+    page.locator(".menu summary", has_text="Grid").click()
+    page.locator("[data-grid=keys]").fill("1, 2, 3, 4, 8, 16")
+    page.locator("[data-action=sweep]").click()
+    page.locator("[data-action=stop-sweep]").click(timeout=RUN_MS)
+    expect(page.locator("[data-action=sweep]")).to_be_enabled(timeout=RUN_MS)
+    assert 4 <= page.locator(".dot").count() < 12  # what was measured stays
     page.context.close()
 
 
@@ -277,13 +285,15 @@ def test_real_footage_is_told_apart(tab: Page, video: Path) -> None:
     assert "living room" in tab.inner_text("#side-left .subtitle")  # never under the name of another clip
 
 
-def test_stop_stops_and_the_page_goes_on(tab: Page) -> None:
-    wait_first(tab)
-    tab.click("#run")
-    expect(tab.locator("#stop")).to_be_enabled()
-    tab.click("#stop")
-    tab.wait_for_selector("#progress .progress[data-phase=stopped]")
-    expect(tab.locator("#run")).to_be_enabled()
+def test_stop_stops_and_the_page_goes_on(chromium: Browser, address: str) -> None:
+    page = new_tab(chromium, address, query="?frames=120", clouds=False)
+    expect(page.locator("#frames-line")).to_contain_text("120 of")
+    page.click("#run")
+    expect(page.locator("#stop")).to_be_enabled()
+    page.click("#stop")
+    page.wait_for_selector("#progress .progress[data-phase=stopped]")
+    expect(page.locator("#run")).to_be_enabled()
+    page.context.close()
 
 
 def test_a_number_far_out_of_range_is_a_sentence_and_snaps_back(
@@ -313,7 +323,7 @@ def test_automatic_and_by_hand_change_places(tab: Page) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_stands_in_the_way_of_anybody(seen: Page, scheme: Literal["light", "dark"]) -> None:
-    seen.emulate_media(color_scheme=scheme)
+    seen.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # colours change at once
     expect(seen.locator("body.dark")).to_have_count(int(scheme == "dark"))
     found = Axe().run(seen, options={"iframes": False, "runOnly": ["wcag2a", "wcag2aa"]})
     grave = [

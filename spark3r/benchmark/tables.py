@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from spark3r.benchmark.chart import relative_to_dense
@@ -154,6 +155,27 @@ def scaling(contents: Sequence[dict[str, Any]]) -> Rows:
     ]
 
 
+def processes(contents: Sequence[dict[str, Any]]) -> Rows:
+    """One clip by one process and by several, measured in turns: medians, and the range of the whole run."""
+    runs: dict[int, Rows] = {}
+    for row in _rows(contents):
+        runs.setdefault(len(row.get("ranks", [0])), []).append(row)
+    stages = {
+        "encoder": "encoder", "frame layers": "frame_attention", "global layers": "global_attention", "heads": "heads",
+        "whole run": "total",
+    }  # fmt: skip
+    took = {count: [row["total_ms"] for row in rows] for count, rows in runs.items()}
+    return [
+        {
+            "processes": count,
+            **{title: milliseconds(median(row[f"{key}_ms"] for row in rows)) for title, key in stages.items()},
+            "range": f"{milliseconds(min(took[count]))} – {milliseconds(max(took[count]))}",
+            "whole run ×": factor(median(took[min(took)]) / median(took[count])),
+        }
+        for count, rows in sorted(runs.items())
+    ]
+
+
 def environments(contents: Sequence[dict[str, Any]]) -> Rows:
     """The plug-in in environments made from the official requirements."""
     return [
@@ -173,7 +195,8 @@ def environments(contents: Sequence[dict[str, Any]]) -> Rows:
 
 
 KINDS: dict[str, Callable[[Sequence[dict[str, Any]]], Rows]] = {
-    each.__name__: each for each in (speed, headline, families, sensitivity, unseen, plugin, scaling, environments)
+    each.__name__: each
+    for each in (speed, headline, families, sensitivity, unseen, plugin, scaling, processes, environments)
 }
 
 

@@ -27,6 +27,7 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from viewer import forgetting as forgetting_module
 from viewer import sessions as sessions_module
 from viewer import uploads as uploads_module
 from viewer.memory import give_back
@@ -214,6 +215,7 @@ def main(seconds: float) -> int:
     """Print the table; 1 where something has grown."""
     sessions_module.MOST_PAGES = 4
     uploads_module.UNUSED_SECONDS = 1.0
+    forgetting_module.KEPT_SECONDS = 1.0
     scratch = open_scratch()
     Opening.start = Opening.stop = lambda opening: None  # type: ignore[method-assign]
     with socket.socket() as probe:

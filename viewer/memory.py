@@ -12,6 +12,7 @@ from spark3r.formatting import byte_count
 
 PATIENCE_SECONDS = 30.0  # for memory that ending sessions and other programs give back
 LOOK_SECONDS = 0.2
+M_ARENA_MAX, POOLS = -8, 2  # of mallopt(3)
 
 
 class Memory:
@@ -44,10 +45,20 @@ class Memory:
         )
 
 
+def share_pools() -> None:
+    """Let threads that start from here on share few pools of memory, which the C library would else make for nearly
+    each of them: every visitor brings threads, and each pool keeps pages of which a little is still in use."""
+    _of_glibc("mallopt", M_ARENA_MAX, POOLS)
+
+
 def give_back() -> None:
     """Hand what is no longer used back to the system, which the C library would keep for later."""
     gc.collect()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
-        if trim is not None:
-            trim(0)
+    _of_glibc("malloc_trim", 0)
+
+
+def _of_glibc(function: str, *arguments: int) -> None:
+    """Calls it where it is; other C libraries have no such thing."""
+    found = getattr(ctypes.CDLL(None), function, None) if sys.platform == "linux" else None
+    if found is not None:
+        found(*arguments)

@@ -21,10 +21,12 @@ from viewer.completed import Completed
 from viewer.downloads import download_routes
 from viewer.engine import Engine, Models, RunQueue
 from viewer.events import wire
+from viewer.forgetting import Forgetting
 from viewer.guard import AccessPolicy, Guard
 from viewer.handlers import Handlers
 from viewer.health import health_routes
 from viewer.layout import USUAL, Choices, build
+from viewer.memory import share_pools
 from viewer.opening import Opening
 from viewer.patience import be_patient
 from viewer.proxy import pane_routes
@@ -32,7 +34,7 @@ from viewer.receiving import upload_routes
 from viewer.request import Clip
 from viewer.run_handlers import RunHandlers
 from viewer.scripting import Scripting, offer
-from viewer.sessions import Lifetimes, Limits, Sessions
+from viewer.sessions import MOST_PAGES, Lifetimes, Limits, Sessions
 from viewer.showing import Showing
 from viewer.state import ExampleClip, ReductionSettings, SamplingSettings
 from viewer.timeline import timeline_routes
@@ -91,6 +93,7 @@ def running(access: Access, model: str) -> Iterator[Running]:
     """The page, started in a background thread; everything it holds ends with the `with`."""
     rich.get_console().quiet = True  # viser prints the inner address of every pane, which nobody should open
     be_patient()
+    share_pools()
     uploads = Uploads(Path(get_upload_folder()), access.quota)
     engine = Engine(RunQueue(), Models(access.may_download), uploads)
     if engine.models.at_hand(model) is None:
@@ -106,6 +109,7 @@ def running(access: Access, model: str) -> Iterator[Running]:
             theme=THEME, css_paths=[STATIC / name for name in STYLES],
             head="".join(f"<script>{(STATIC / name).read_text(encoding='utf-8')}</script>" for name in SCRIPTS),
             footer_links=[], run_history=False, enable_monitoring=False, ssr_mode=False,
+            state_session_capacity=access.limits.total * MOST_PAGES,
             app_kwargs={
                 "routes": [
                     *alive_routes(sessions),
@@ -118,6 +122,7 @@ def running(access: Access, model: str) -> Iterator[Running]:
                 "middleware": [Middleware(Guard, policy=access.policy), Middleware(Completed)],
             },
         )  # fmt: skip
+        sessions.tidy = Forgetting(demo, sessions.knows).tidy
         yield Running(public or local, demo, sessions)
     finally:
         opening.stop()

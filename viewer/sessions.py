@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from viser import ViserServer
@@ -73,6 +74,7 @@ class Sessions:
         self._pages: dict[str, _Page] = {}  # by the name that a page gives itself
         self._lock = threading.Lock()
         engine.memory.held = self.held_bytes
+        self.tidy: Callable[[], None] = lambda: None  # called now and then, for what else visitors leave behind
         self._ended = threading.Event()
         self._reaper = threading.Thread(target=self._reap, name="spark3r-reaper", daemon=True)
         self._reaper.start()
@@ -110,6 +112,11 @@ class Sessions:
         if session is None:
             raise InputError(ENDED)
         return session
+
+    def knows(self, tab: str) -> bool:
+        """Whether a page of an open session has this hash of gradio's."""
+        with self._lock:
+            return self._hashes.get(tab) in self._open
 
     def alive(self, page: str, beat: int, key: str = "") -> bool:
         """A sign of life, the `beat`-th of this page; False where its session has ended.
@@ -192,17 +199,22 @@ class Sessions:
         return known
 
     def _reap(self) -> None:
-        shortest = min(self._lifetimes.closed_s, REAP_SECONDS)
-        while not self._ended.wait(shortest):
-            now = time.monotonic()
-            with self._lock:
-                due: dict[str, float] = {}
-                for page in self._pages.values():
-                    due[page.session] = max(due.get(page.session, 0.0), page.due)
-            for key in [key for key, when in due.items() if when <= now]:
-                self._end(key)
-            if self._engine.uploads is not None:
-                self._engine.uploads.tidy()
+        uploads = self._engine.uploads
+        while not self._ended.wait(min(self._lifetimes.closed_s, REAP_SECONDS)):
+            for work in (self._end_due, uploads.tidy if uploads else lambda: None, self.tidy):
+                try:
+                    work()
+                except Exception:  # a full disk, say, must not keep sessions from ending
+                    log.exception("what visitors left could not be tidied")
+
+    def _end_due(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            due: dict[str, float] = {}
+            for page in self._pages.values():
+                due[page.session] = max(due.get(page.session, 0.0), page.due)
+        for key in [key for key, when in due.items() if when <= now]:
+            self._end(key)
 
     def _end(self, key: str) -> None:
         with self._lock:

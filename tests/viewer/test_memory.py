@@ -1,7 +1,11 @@
 """Memory before a run: asked for, waited for, refused with what to lower, and given back."""
 
+import platform
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -9,9 +13,11 @@ from spark3r.errors import Cancelled, InputError
 from tests.viewer.conftest import Nobody
 from viewer.engine import Engine, Models, RunQueue
 from viewer.job import Job
-from viewer.memory import Memory
+from viewer.memory import POOLS, Memory
 from viewer.request import RunRequest
 from viewer.sessions import Sessions
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_what_does_not_fit_is_refused_with_what_to_lower(request_for: Callable[..., RunRequest]) -> None:
@@ -53,3 +59,28 @@ def test_what_sessions_hold_is_counted(engine: Engine, sessions: Sessions) -> No
     assert engine.memory.held() == 0
     session.runs._kept["run"] = type("Kept", (), {"bytes": 123})()  # type: ignore[assignment]  # pyright: ignore[reportArgumentType]
     assert engine.memory.held() == 123
+
+
+THREADS = """
+import ctypes, threading
+from viewer.memory import share_pools
+share_pools()
+c, meeting = ctypes.CDLL(None), threading.Barrier(9)
+c.malloc_info.argtypes = (ctypes.c_int, ctypes.c_void_p)
+c.malloc.restype = ctypes.c_void_p
+def work():
+    c.malloc(5000)
+    meeting.wait()
+threads = [threading.Thread(target=work) for _ in range(8)]
+[thread.start() for thread in threads]
+meeting.wait()
+c.malloc_info(0, ctypes.c_void_p.in_dll(c, "stdout"))
+c.fflush(None)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+def test_threads_share_few_pools_of_memory() -> None:
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert 1 <= done.stdout.count("<heap nr=") <= POOLS, done.stdout + done.stderr

@@ -7,6 +7,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from spark3r.examples import list_clips
+from viewer import forgetting
 from viewer.server import Running
 
 pytestmark = pytest.mark.slow
@@ -31,7 +32,10 @@ def call(client: Client, name: str, frames: int = 4, suffix: str = ".ply"):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["/reconstruct", "/compare"])
-def test_a_script_brings_a_clip_and_gets_numbers_and_a_file(name: str, client: Client) -> None:
+def test_a_script_brings_a_clip_and_gets_numbers_and_a_file(
+    name: str, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forgetting, "KEPT_SECONDS", 0.0)  # nobody is forgotten who waits for an answer
     numbers, file = call(client, name)
     told = numbers if name == "/reconstruct" else numbers["rows"][1]
     assert told["frames"] == 4

@@ -101,6 +101,19 @@ def test_a_session_stays_while_one_of_its_tabs_does(opened: Callable[..., Sessio
     assert sessions.of("copy") is session
 
 
+def test_what_cannot_be_tidied_keeps_no_session(
+    opened: Callable[..., Sessions], caplog: pytest.LogCaptureFixture
+) -> None:
+    def full() -> None:
+        raise OSError("no space left")
+
+    sessions = opened(Lifetimes(closed_s=0.1, unseen_s=0.5, lost_s=LONG))
+    sessions.tidy = full
+    wait_until(lambda: "no space left" in caplog.text)
+    sessions.open("hash")
+    wait_until(lambda: not len(sessions))
+
+
 def test_sessions_are_limited_by_address_and_in_all(opened: Callable[..., Sessions]) -> None:
     sessions = opened(Lifetimes(), Limits(total=2, per_address=1))
     first = sessions.open("a", address="10.0.0.1")

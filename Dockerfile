@@ -25,7 +25,7 @@ COPY viewer viewer
 RUN useradd --create-home --uid 10001 spark3r \
     && mkdir /data \
     && chown spark3r /data
-USER spark3r
+USER 10001
 ENV HF_HOME=/data PYTHONUNBUFFERED=1
 
 EXPOSE 7860

@@ -16,6 +16,7 @@ from spark3r.errors import CheckpointError
 from spark3r.installation import require
 from spark3r.models.family import Entry, Source
 from spark3r.models.fetch import BrokeOff, Progress, arrived_bytes, fetch
+from spark3r.stopping import aside
 
 
 def download(entry: Entry, progress: Progress | None = None, cancel: Callable[[], bool] | None = None) -> Path:
@@ -28,12 +29,17 @@ def download(entry: Entry, progress: Progress | None = None, cancel: Callable[[]
     require(f"Fetching {entry.card.name} from the Hugging Face hub", "huggingface_hub")
     if found := cached(entry):
         return found
-    _check_ready(entry)
     with _shown(entry, progress) as tell:
-        for source in entry.sources:
-            found = _try(entry, source, tell, cancel or (lambda: False), may_lack=source is not entry.sources[-1])
-            if found is not None:
-                return found
+        return aside(lambda: _fetched(entry, tell, cancel or (lambda: False)), cancel)
+
+
+def _fetched(entry: Entry, progress: Progress, cancel: Callable[[], bool]) -> Path:
+    """The first of its files that the hub has."""
+    _check_ready(entry)
+    for source in entry.sources:
+        found = _try(entry, source, progress, cancel, may_lack=source is not entry.sources[-1])
+        if found is not None:
+            return found
     raise AssertionError("the last source is found or raises")
 
 

@@ -23,6 +23,7 @@ class Hub:
     cut_after: int = 0  # drop the connection after so many bytes of a file
     cuts: int = 1  # so many times
     corrupt: bool = False  # send other bytes than promised
+    silent: threading.Event | None = None  # send half of a file, and nothing more until this is set
     requests: list[tuple[str, str, str]] = field(default_factory=list)
     url: str = ""
 
@@ -81,6 +82,11 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
                 self.connection.close()
                 return
+            if hub.silent is not None:
+                self.wfile.write(body[: len(body) // 2])
+                self.wfile.flush()
+                hub.silent.wait(60)
+                body = body[len(body) // 2 :]
             self.wfile.write(body)
 
         def _refuse(self, status: int, code: str) -> None:

@@ -1,6 +1,8 @@
 """Weights from the hub (a stand-in on this machine), from official files on disk, and every way this can fail."""
 
 import errno
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -88,6 +90,22 @@ def test_a_cancelled_download_goes_on_where_it_stopped(server: Hub, monkeypatch:
     spans = [span for method, _, span in server.requests if method == "GET"]
     assert spans[0] == ""
     assert spans[1] != ""
+
+
+def test_a_download_from_a_hub_that_fell_silent_is_stopped_at_once(server: Hub, monkeypatch: pytest.MonkeyPatch):
+    """And goes on afterwards, as soon as the one that still waits has let go."""
+    monkeypatch.setattr("spark3r.models.fetch._CHUNK", 1 << 10)
+    server.silent, heard = threading.Event(), []
+
+    def has_waited() -> bool:
+        return bool(heard) and time.monotonic() > heard[-1] + 0.5
+
+    with pytest.raises(Cancelled):
+        load_model(NAME, progress=lambda done, whole: heard.append(time.monotonic()), cancel=has_waited)
+    took = time.monotonic() - heard[-1]
+    server.silent.set()
+    assert took < 6.0  # the network itself would have been waited for ten seconds
+    load()
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def links(session: Session) -> list[tuple[str, list[tuple[str, str, str]]]]:
     if len(rows) == len(SIDES):
         held = "one HTML file that needs no network: both clouds, frames, times, scores, plot, command"
         size = f"{byte_count(REPORT_BYTES + _frames_bytes(session))}"
-        rows.append(("A and B", [("Report", f"{held} (about {size})", f"download/{session.download_key}/{REPORT}")]))
+        rows.append(("A, B", [("Report", f"{held} (about {size})", f"download/{session.download_key}/{REPORT}")]))
     return rows
 
 

@@ -245,7 +245,7 @@ def test_the_report_opens_from_disk_without_a_network(shown: Page, chromium: Bro
     path = tmp_path / download.value.suggested_filename
     download.value.save_as(path)
     assert path.name.endswith("-report.html")
-    context = chromium.new_context(offline=True, viewport={"width": 1000, "height": 700})
+    context = chromium.new_context(offline=True, viewport={"width": 800, "height": 600}, device_scale_factor=0.5)
     report = context.new_page()
     report.set_default_timeout(RUN_MS)
     errors: list[str] = []

@@ -55,7 +55,7 @@ def browser(registry: Sessions) -> Iterator[TestClient]:
 def test_every_link_gives_its_file_as_shown_and_leaves_none_behind(session: Session, browser: TestClient) -> None:
     session.apply_view(ViewSettings(thousand_points=2, cameras=False))
     titles = [title for title, _ in links(session)]
-    assert titles == ["B", "A", "A and B"]
+    assert titles == ["B", "A", "A, B"]
     for _, files in links(session):
         for label, _, url in files:
             answer = browser.get("/" + url)

@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,11 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(autouse=True)
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def hurried() -> Iterator[None]:
     """Comparisons in tests repeat short runs as always, but no more where a loaded machine lets their times spread."""
     from spark3r.compare import turns
 
-    monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.0)
+    with pytest.MonkeyPatch.context() as patch:  # for what whole modules share too
+        patch.setattr(turns, "PATIENCE_SECONDS", 0.0)
+        yield

@@ -140,6 +140,7 @@ def test_a_schedule_is_measured_with_torchs_kernel_too(untrained: Path, monkeypa
     assert theirs["speedup_total"] == ours["total_ms"] / theirs["total_ms"]
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_a_row_that_says_so(network: Network, monkeypatch: pytest.MonkeyPatch):
     real = speed.reconstruct
 
@@ -156,6 +157,7 @@ def test_what_does_not_fit_is_a_row_that_says_so(network: Network, monkeypatch: 
     assert reduced["speedup_total"] is None
 
 
+@pytest.mark.slow
 def test_a_study_compresses_one_side_at_a_time_and_runs_dense_once(network: Network, monkeypatch: pytest.MonkeyPatch):
     asked: list[ReductionSchedule] = []
     real = sensitivity.reconstruct

@@ -278,6 +278,7 @@ def test_several_schedules_stand_beside_each_other(network, images):
         compare(images, network, {"dense": SCHEDULE}, resolution=64)
 
 
+@pytest.mark.slow
 def test_the_time_of_a_run_is_expected_from_the_last_one(network, images, comparison):
     seen: list[RunProgress] = []
     compare(images, network, SCHEDULE, resolution=64, repeats=1, progress=seen.append)
@@ -325,6 +326,7 @@ def test_another_kernel_is_another_condition_only_where_one_is_forced(comparison
         compare(images, network, SCHEDULE, baseline=baseline, resolution=64, retime_baseline=False)
 
 
+@pytest.mark.slow
 def test_truth_scores_both_runs(comparison, network, images):
     dense = comparison.dense
     truth = Truth(dense.depth, dense.world_from_camera, dense.intrinsics)

@@ -14,6 +14,8 @@ from spark3r.reconstruction import USUAL_PERCENTILE
 from spark3r.training.config import EXAMPLE_SEED, VALIDATION_SEED, TrainingConfig
 from spark3r.training.scenes import paths, sequences
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_denser_clip_walks_the_same_path() -> None:
     plan = sequences.plan(VALIDATION_SEED + 7, 32, 0.8)
@@ -91,7 +93,6 @@ def test_a_row_for_every_clip_length_and_schedule_beside_the_trivial_baseline(st
     assert rows[0]["abs_rel"] != rows[6]["abs_rel"]
 
 
-@pytest.mark.slow
 def test_the_summary_is_means_and_medians_of_the_rows(study: tuple[dict, Path]) -> None:
     content = study[0]
     assert len(content["summary"]) == 6

@@ -188,6 +188,7 @@ def test_a_clip_is_reduced_alike_alone_and_in_a_batch(network: Network):
             torch.testing.assert_close(both.depth[row], alone.depth[0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [None, ReductionSchedule(2, 3)])
 def test_an_offloaded_run_says_the_same(network: Network, schedule: ReductionSchedule | None):
     kept = reconstruct(clip(20), network, schedule)

@@ -42,6 +42,7 @@ def test_a_row_for_every_length_and_schedule_with_time_and_quality(measured: tup
     assert set(fastest["front"]) == set(QUALITIES), "nothing is faster"
 
 
+@pytest.mark.slow
 def test_the_chart_is_a_picture(measured: tuple[dict, Path]):
     picture = cv2.imread(str(measured[1]))
     assert picture.shape[0] > 600  # pyright: ignore[reportOptionalMemberAccess]

@@ -67,10 +67,11 @@ NOT_YET_STEADY = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder needs a browser."""
+    """Everything in this folder needs a browser, and time."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.slow)
             if not Path(CHROMIUM).exists():
                 item.add_marker(pytest.mark.skip(reason="no Chromium: install it or name it in $CHROMIUM"))
         if item.name.partition("[")[0] in NOT_YET_STEADY:

@@ -105,7 +105,7 @@ def _forked(scene: str, rank: int, ranks: int, port: int, printed: Path, argumen
         os.dup2(handle, 2)
         os.environ.update(
             MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks),
-            TORCHELASTIC_RUN_ID="nursery", TORCHELASTIC_USE_AGENT_STORE="True",
+            TORCHELASTIC_RUN_ID="nursery", TORCHELASTIC_RESTART_COUNT="0", TORCHELASTIC_USE_AGENT_STORE="True",
         )  # fmt: skip
         from tests.distributed import scenes
 

@@ -13,6 +13,8 @@ from spark3r.tokens import TokenLayout
 from tests.distributed.nursery import Nursery
 from tests.media import numbered_video
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -98,7 +100,6 @@ def test_a_batch_on_ranks(nursery: Nursery, clips: Path, tmp_path: Path, more: t
     assert {len(line.get("ranks", ())) for line in lines} == ({0} if more else {0, 2})
 
 
-@pytest.mark.slow
 def test_the_page_runs_stops_and_fails_on_ranks_and_goes_on(nursery: Nursery, clip: Path, tmp_path: Path) -> None:
     ended = nursery.run("page", 2, clip=str(clip), told=str(tmp_path / "told.json"))
     assert ended.codes == [0, 0], ended

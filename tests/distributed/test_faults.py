@@ -8,6 +8,8 @@ import pytest
 from tests.distributed.nursery import Ended, Nursery
 from tests.media import numbered_video
 
+pytestmark = pytest.mark.slow
+
 RUN_SECONDS = 60.0  # of a run with its end, on a busy machine; a collective alone would wait for ten minutes
 
 

@@ -8,6 +8,8 @@ import pytest
 from spark3r.reconstruction import Reconstruction
 from tests.distributed.nursery import Nursery
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 
 

@@ -25,6 +25,8 @@ from spark3r.models.families.mini import MINI_CONFIG
 from spark3r.reduction.schedule import ReductionSchedule
 from tests.fuzz.pictures import samples
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = int(os.environ.get("SPARK3R_FUZZ_EXAMPLES", "150"))
 bounded = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))  # pyright: ignore[reportArgumentType]
 

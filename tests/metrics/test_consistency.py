@@ -158,6 +158,7 @@ def test_depth_that_says_nothing_is_left_out():
     assert np.isfinite(epipolar_distances(scene, frames, pixels)).all()
 
 
+@pytest.mark.slow
 def test_pictures_of_another_size_find_the_same_places():
     scene = rendered()
     small = Matches(found().frames, (found().pixels + 0.5) / 2 - 0.5, (scene.height // 2, scene.width // 2))

@@ -53,6 +53,7 @@ def folders(place: Path) -> list[Path]:
     return list(place.glob(f"{PREFIX}*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [WILLING, HELD])
 def test_sigterm_ends_the_process_and_removes_its_files(code: str, tmp_path: Path) -> None:
     with started(code, tmp_path) as process:

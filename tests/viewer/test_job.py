@@ -56,6 +56,7 @@ def test_both_runs_are_kept_in_one_world_and_shown_dense_first(
     assert "4 frames" in reduced.conditions
 
 
+@pytest.mark.slow
 def test_every_second_of_waiting_is_told(engine: Engine, request_for: RequestFor) -> None:
     nobody = Nobody()
     started = time.perf_counter()

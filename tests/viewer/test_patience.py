@@ -16,6 +16,8 @@ from starlette.routing import Route
 
 from viewer import patience
 
+pytestmark = pytest.mark.slow  # what it waits for takes its time
+
 
 @pytest.fixture
 def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:

@@ -26,6 +26,8 @@ from viewer.request import Clip, RunRequest
 from viewer.runs import KeptRun
 from viewer.state import ReductionSettings, SamplingSettings
 
+pytestmark = pytest.mark.slow
+
 # What depends on the settings alone, and not on the moment.
 SETTINGS = "name model policy query_factor kv_factor frames height width dtype device kernel"
 

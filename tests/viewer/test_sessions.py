@@ -34,6 +34,7 @@ def opened(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         each.close()
 
 
+@pytest.mark.slow
 def test_a_lost_connection_ends_after_the_last_sign_of_life(opened: Callable[..., Sessions]) -> None:
     """It says no goodbye; and what its pane or a late call asks for is no sign of life."""
     sessions = opened(Lifetimes(closed_s=LONG, unseen_s=LONG, lost_s=0.4))

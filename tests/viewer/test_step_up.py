@@ -79,6 +79,7 @@ def visit(clip: Clip) -> Iterator[Visit]:
     registry.close()
 
 
+@pytest.mark.slow
 def test_the_button_says_what_it_costs_fetches_the_model_and_runs_it(hub: Hub, visit: Visit) -> None:
     told = visit.handlers.clip_settled(visit.values, VISITOR)[visit.page.footage]
     assert "Rough shape at best" in told

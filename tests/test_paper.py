@@ -110,7 +110,7 @@ def test_a_planner_that_waits_is_found_in_a_whole_run(monkeypatch: pytest.Monkey
 
     dry_run(case())
     monkeypatch.setattr(SchedulePlanner, "__call__", waits)
-    with pytest.raises(RuntimeError, match="item|_local_scalar_dense"):
+    with pytest.raises(RuntimeError, match=r"item|_local_scalar_dense"):
         dry_run(case())
 
 

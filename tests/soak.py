@@ -40,6 +40,7 @@ AT_ONCE = 6
 LIFETIMES = Lifetimes(closed_s=1.0, unseen_s=3.0, lost_s=3.0)  # as in life, only shorter
 LEAVING_SECONDS = 60.0  # that the last visitors' traces may take to go
 SMALL = {"Max. frames": 2, "Resolution": 128}  # runs of a moment
+POOL = "AnyIO worker thread"  # the server keeps forty at most, and lets idle ones go when it likes
 MAY_GROW = {"threads": 4, "files": 12, "ports": 0, "children": 0, "temporary bytes": 0, "RSS MiB": 120}
 
 
@@ -65,7 +66,8 @@ class Held(NamedTuple):
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
         temporary = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
         files, rss = len(os.listdir("/proc/self/fd")), int(status["VmRSS"].split()[0]) // 1024
-        return cls(threading.active_count(), files, listening, len(children), temporary, rss)
+        threads = sum(not thread.name.startswith(POOL) for thread in threading.enumerate())
+        return cls(threads, files, listening, len(children), temporary, rss)
 
 
 def _own_sockets() -> set[int]:

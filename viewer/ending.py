@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
-PATIENCE_SECONDS = 2.5  # for runs to stop and sessions to close; a block of a large network may take longer
+PATIENCE_SECONDS = 2.0  # for runs to stop and sessions to close; a block of a large network may take longer
 INTERRUPTED = 130  # exit code of a start that was broken off by Ctrl-C
 
 

@@ -108,6 +108,38 @@ def test_a_download_from_a_hub_that_fell_silent_is_stopped_at_once(server: Hub, 
     load()
 
 
+def test_a_second_download_of_a_file_waits_for_the_first(server: Hub):
+    def asked(method: str) -> int:
+        return sum(each == method for each, *_ in server.requests)
+
+    def has_waited() -> bool:
+        if asked("HEAD") > heads and not waits:
+            waits.append(time.monotonic())
+        return bool(waits) and time.monotonic() > waits[0] + 1.0
+
+    server.silent, waits = threading.Event(), []
+    first = threading.Thread(target=load)
+    first.start()
+    while not asked("GET"):
+        time.sleep(0.01)
+    heads = asked("HEAD")
+    with pytest.raises(Cancelled):
+        load_model(NAME, cancel=has_waited)
+    assert asked("GET") == 1
+    server.silent.set()
+    first.join(60)
+    load()
+    assert asked("GET") == 1
+
+
+@pytest.mark.parametrize("device", ["mps", "meta", "cuda:99", "hpu", "tpu", "cpu:one", "", "\0", "c" * 5000])
+def test_a_device_that_is_not_there_is_one_sentence(device: str):
+    with pytest.raises(CheckpointError) as caught:
+        checkpoints.pick_device(device)
+    assert str(caught.value).startswith("device=")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("status", "code", "says"),
     [

@@ -184,6 +184,15 @@ def test_stop_works_while_downloading(engine: Engine, request_for: RequestFor, m
     _stopped_while(Job(request_for(), Engine(RunQueue(), Models()), Nobody()), "Downloading", monkeypatch)
 
 
+def test_visitors_may_not_make_the_machine_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "needs_download", lambda name: name == "vggt")
+    monkeypatch.setattr(engine_module, "load_model", lambda name, **_: name)
+    models = Models(may_download=False)
+    with pytest.raises(InputError, match=r"vggt is not on this machine's disk.*--allow-downloads"):
+        models.get("vggt")
+    assert models.get("da3-small") == "da3-small"  # this one is on disk
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "step"),

@@ -77,15 +77,17 @@ class Ranks:
         rows = x.movedim(dim, 0).contiguous()
         padded = rows.new_empty(most, *rows.shape[1:])
         padded[: len(rows)] = rows
-        buffers = [torch.empty_like(padded) for _ in counts]
-        work = dist.all_gather([_bytes(b) for b in buffers], _bytes(padded), group=self.group, async_op=True)
+        with torch.inference_mode(False):  # gloo of torch 2.3 fills them in a thread that is in no such mode
+            arriving = [torch.empty(padded.nbytes, dtype=torch.uint8, device=x.device) for _ in counts]
+        work = dist.all_gather(arriving, _bytes(padded), group=self.group, async_op=True)
         self.traffic.count(padded.nbytes * (self.size - 1))
 
         def finish() -> Tensor:
             if work is not None:
                 with self.traffic.waiting():
                     work.wait()
-            return torch.cat([part[:count] for part, count in zip(buffers, counts, strict=True)]).movedim(0, dim)
+            parts = (part.view(x.dtype).view(padded.shape) for part in arriving)
+            return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)]).movedim(0, dim)
 
         return finish
 

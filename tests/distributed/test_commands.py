@@ -100,6 +100,7 @@ def test_a_batch_on_ranks(nursery: Nursery, clips: Path, tmp_path: Path, more: t
     assert {len(line.get("ranks", ())) for line in lines} == ({0} if more else {0, 2})
 
 
+@pytest.mark.checkout  # the page and its tests need packages of their own
 def test_the_page_runs_stops_and_fails_on_ranks_and_goes_on(nursery: Nursery, clip: Path, tmp_path: Path) -> None:
     ended = nursery.run("page", 2, clip=str(clip), told=str(tmp_path / "told.json"))
     assert ended.codes == [0, 0], ended

@@ -20,8 +20,8 @@ FOLDER = assets("clips")
 THUMBNAIL_WIDTH = 256
 RENDERED_WIDTH = 256  # pixels of a depth map rendered from a recipe, unless asked otherwise
 REAL_FOOTAGE = (
-    "{model} is a small model trained on rendered scenes: on 60 frames of a real kitchen its depth was 24 % off and "
-    "its cameras by 14° (a constant answer: 27 % and 12°), so for real footage take {small} "
+    "{model} is a small model trained on rendered scenes: on 60 frames of a real kitchen its depth was 19 % off and "
+    "its cameras by 8° (a constant answer: 27 % and 12°), so for real footage take {small} "
     "({small_name}, suits a CPU) or, with a GPU, {large} ({large_name}, non-commercial use only)."
 )
 

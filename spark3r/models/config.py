@@ -81,6 +81,7 @@ class StemConfig:
     width: int = 64
     position_grid: tuple[int, int] = (6, 8)  # the learned position table, resampled to other grids
     position_std: float = 0.6
+    brightness: float | None = None  # darker frames are brightened to this mean first, 0..1; None: seen as they are
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from spark3r.attention import Rotation
 from spark3r.models.blocks import Block, normal_, whole_rotation
 from spark3r.models.config import ModelConfig, StemConfig, VitConfig
 
+DARKEST = 0.4  # least power of the curve: a black frame has nothing to show but its noise
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours
 
 
@@ -42,6 +44,16 @@ class Normalise(nn.Module):
         return (images - mean) / std
 
 
+def brightened(images: Tensor, mean: float) -> Tensor:
+    """Images [S, 3, H, W] in [0, 1], each frame that is darker than `mean` on average raised to about that.
+
+    By a tone curve (a power), so that black and white stay and dark parts gain most. Photographs are darker and harder
+    than rendered rooms, and a network that learned from those takes dark for shape; bright frames stay as they are.
+    """
+    bright = images.mean((1, 2, 3), keepdim=True).clamp(1e-3, 0.999)
+    return images.clamp(1e-4, 1.0) ** (math.log(mean) / bright.log()).clamp(DARKEST, 1.0)
+
+
 class Residual(nn.Module):
     """x + conv(gelu(conv(x))), both 3 × 3."""
 
@@ -62,7 +74,7 @@ class StemEncoder(nn.Module):
 
     def __init__(self, config: ModelConfig, stem: StemConfig):
         super().__init__()
-        self.position_grid = stem.position_grid
+        self.position_grid, self.brightness = stem.position_grid, stem.brightness
         self.normalise = Normalise()
         self.embed = nn.Conv2d(3, stem.width, 4, stride=4)
         self.residuals = nn.Sequential(Residual(stem.width), Residual(stem.width))
@@ -71,6 +83,8 @@ class StemEncoder(nn.Module):
         normal_(self.position, stem.position_std)
 
     def forward(self, images: Tensor) -> Encoded:  # [S, 3, H, W] in [0, 1], H and W multiples of the patch
+        if self.brightness is not None:
+            images = brightened(images, self.brightness)
         skip = self.residuals(self.embed(self.normalise(images).to(self.embed.weight.dtype)))
         patches = self.gather(skip)
         patches = patches.float() + self._position(patches.shape[-2], patches.shape[-1])

@@ -10,7 +10,7 @@ from torch import Tensor
 from .targets import Targets, world_points
 
 WEIGHTS = {
-    "depth": 1.0, "gradient": 0.5, "point": 1.0, "translation": 1.0, "rotation": 1.0, "pair": 1.0, "fov": 1.5,
+    "depth": 1.0, "gradient": 0.5, "point": 1.0, "translation": 1.0, "rotation": 1.0, "pair": 1.0, "fov": 0.5,
     "confidence": 0.1, "matching": 0.1, "reference": 0.1, "auxiliary": 0.5,
 }  # fmt: skip
 

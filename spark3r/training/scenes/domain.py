@@ -24,10 +24,10 @@ from .scene import SceneBuilder
 from .sequences import SHARES, ClipPlan, Clips
 
 FIELD_OF_VIEW = np.radians((45.0, 80.0))  # horizontal; most cameras have
-USUAL_FIELD_OF_VIEW, SPREAD = np.radians((60.0, 7.0))
+USUAL_FIELD_OF_VIEW, SPREAD = np.radians((60.0, 6.0))
 PLACES: dict[Callable[[Rng], SceneBuilder], float] = {
-    furnished_room: 0.20, laid_table: 0.16, kitchen: 0.26, jumble: 0.20,
-    corridor: 0.05, staircase: 0.04, shelves: 0.05, yard: 0.04,
+    furnished_room: 0.26, laid_table: 0.18, kitchen: 0.29, jumble: 0.21,
+    corridor: 0.015, staircase: 0.015, shelves: 0.015, yard: 0.015,
 }  # fmt: skip
 CLUTTERED = (furnished_room, laid_table, kitchen, corridor, staircase)
 
@@ -37,8 +37,8 @@ def wild_plan(clip: int, frames: int, breadth: float = 1.0) -> ClipPlan:
     rng = np.random.default_rng((clip, 15485867))
     place = list(PLACES)[int(rng.choice(len(PLACES), p=list(PLACES.values())))]
     scene = place(rng)
-    if place in CLUTTERED and rng.random() < 0.6:
-        clutter(scene, rng, int(rng.integers(4, 16)))
+    if place in CLUTTERED and rng.random() < 0.75:
+        clutter(scene, rng, int(rng.integers(6, 24)))
     weathered(scene, rng)
     path = handheld_path(rng, scene, frames, breadth)
     field_of_view = float(np.clip(rng.normal(USUAL_FIELD_OF_VIEW, SPREAD), *FIELD_OF_VIEW))

@@ -28,6 +28,7 @@ class Faults:
     blur: np.ndarray  # [S, 3] covariance xx, xy, yy of an anisotropic Gaussian
     vignette: float  # light lost in the corners
     gamma: float  # of the tone curve on top of the usual one
+    contrast: float  # of the tone curve about middle grey, with lights and darks clipped
     haze: float  # how far black is lifted
     colour: float  # saturation, 1 as it is
     noise: float  # standard deviation at middle grey
@@ -44,7 +45,7 @@ def draw(rng: np.random.Generator, path: CameraPath, field_of_view: float) -> Fa
     """Faults as they come: half of all clips nearly free of each."""
     frames = len(path.yaw)
     drift = tremor(rng, np.linspace(0, 0.15 * frames, frames), 4)
-    exposure = 1.1 * 2.0 ** (rng.uniform(-0.6, 0.6) + rng.uniform(0, 0.35) * drift[:, 0])
+    exposure = 1.0 * 2.0 ** (rng.uniform(-0.6, 0.6) + rng.uniform(0, 0.35) * drift[:, 0])
     balance = 1 + rng.uniform(-0.14, 0.14, 3) * rng.uniform(0, 1) + rng.uniform(0, 0.05) * drift[:, 1:]
     return Faults(
         exposure,
@@ -52,10 +53,11 @@ def draw(rng: np.random.Generator, path: CameraPath, field_of_view: float) -> Fa
         metering=rng.uniform(0.2, 0.9),
         blur=_blur(rng, path, field_of_view),
         vignette=rng.uniform(0.0, 0.5) * (rng.random() < 0.6),
-        gamma=float(np.exp(rng.uniform(-0.25, 0.25))),
-        haze=rng.uniform(0.0, 0.12) * (rng.random() < 0.5),
-        colour=float(rng.choice((0.0, rng.uniform(0.3, 1.0), rng.uniform(0.8, 1.3)), p=(0.07, 0.43, 0.5))),
-        noise=float(np.exp(rng.uniform(np.log(0.003), np.log(0.035)))),
+        gamma=float(np.exp(rng.uniform(-0.25, 0.3))),
+        contrast=float(np.exp(rng.uniform(-0.1, 0.55))),
+        haze=rng.uniform(0.0, 0.12) * (rng.random() < 0.4),
+        colour=float(rng.choice((0.0, rng.uniform(0.4, 1.0), rng.uniform(0.9, 1.6)), p=(0.05, 0.3, 0.65))),
+        noise=float(np.exp(rng.uniform(np.log(0.002), np.log(0.03)))),
         quality=int(rng.integers(25, 95)) if rng.random() < 0.5 else None,
         seed=int(rng.integers(1 << 31)),
     )
@@ -114,7 +116,7 @@ def _falloff(images: Tensor, vignette: float) -> Tensor:
 def metered(linear: Tensor, faults: Faults) -> Tensor:  # [S]
     """Exposure of every frame, with what automatic metering adds."""
     bright = linear.mean((1, 2, 3)).clamp_min(0.02)
-    return torch.from_numpy(faults.exposure).to(linear) * (0.25 / bright) ** faults.metering
+    return torch.from_numpy(faults.exposure).to(linear) * (0.18 / bright) ** faults.metering
 
 
 def on_picture(
@@ -124,6 +126,7 @@ def on_picture(
     """Tone, colour, noise and compression, which happen behind the lens."""
     grey = (images * images.new_tensor([0.3, 0.6, 0.1])[:, None, None]).sum(1, keepdim=True)
     images = torch.lerp(grey, images, faults.colour).clamp(0, 1) ** faults.gamma
+    images = (0.45 + (images - 0.45) * faults.contrast).clamp(0, 1)
     images = faults.haze + (1 - faults.haze) * images
     noise = np.random.default_rng(faults.seed).standard_normal(tuple(images.shape), dtype=np.float32)
     images = (images + faults.noise * (0.5 + images) * torch.from_numpy(noise).to(images.device)).clamp(0, 1)

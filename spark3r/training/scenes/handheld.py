@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .paths import MAX_STEP, CameraPath, clearance, eased, inside, progress_of, shaken
+from .paths import MAX_STEP, CameraPath, clearance, eased, hulls, inside, progress_of, shaken
 from .scene import SceneBuilder
 
 STEP = (0.015, 0.30)  # metres between neighbouring frames
@@ -13,13 +13,21 @@ ROAM = 5.0  # metres from the middle of a large place where a path may lie
 WIDE_FROM = 16  # clips of so many frames and more may turn so far that frames no longer overlap the middle one
 NARROW_SWEEP, WIDE_SWEEP = np.radians((120.0, 270.0))
 PITCH = np.radians((-69.0, 46.0))
-CANDIDATES = 6
+CANDIDATES = 8
+INTEREST = 2.5  # metres of freedom that a view full of relief is worth
+DULL = 0.15  # share of paths taken as they come, be there nothing but a wall before the camera
+FLAT = 0.04  # metres: thinner solids lie on a wall or a floor
 
 
 def handheld_path(rng: np.random.Generator, scene: SceneBuilder, frames: int, breadth: float) -> CameraPath:
-    """The freest of a few random paths of S frames; `breadth` in 0..1 scales turn and travel."""
+    """The best of a few random paths of S frames: free, and with something to see at different distances.
+
+    `breadth` in 0..1 scales turn and travel.
+    """
     paths = [_candidate(rng, scene, frames, breadth) for _ in range(CANDIDATES)]
-    return inside(scene, shaken(max(paths, key=lambda path: _freedom(scene, path)), rng, 0.35 * frames))
+    dull = rng.random() < DULL
+    best = max(paths, key=lambda path: _freedom(scene, path) + (0.0 if dull else INTEREST * _interest(scene, path)))
+    return inside(scene, shaken(best, rng, 0.35 * frames))
 
 
 def _candidate(rng: np.random.Generator, scene: SceneBuilder, frames: int, breadth: float) -> CameraPath:
@@ -53,9 +61,10 @@ def _gaze(
     rng: np.random.Generator, scene: SceneBuilder, position: np.ndarray, s: np.ndarray, breadth: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Yaw and pitch [S]: following a target more or less, and turning away from it the rest."""
-    target = np.append(rng.uniform(-0.5, 0.5, 2) * np.minimum(scene.size[:2], 3 * ROAM), rng.uniform(0.1, 1.8))
-    if scene.boxes and rng.random() < 0.6:
-        target = np.asarray(scene.boxes[int(rng.integers(len(scene.boxes)))][:3])
+    target = np.append(rng.uniform(-0.5, 0.5, 2) * np.minimum(scene.size[:2], 3 * ROAM), rng.uniform(0.1, 1.6))
+    solids = [box for box in scene.boxes if min(box[3:6]) > FLAT / 2]
+    if solids and rng.random() < 0.7:
+        target = np.asarray(solids[int(rng.integers(len(solids)))][:3])
     toward = target - position
     away = np.hypot(toward[:, 0], toward[:, 1])
     yaw = np.unwrap(np.arctan2(toward[:, 1], toward[:, 0]))
@@ -79,3 +88,34 @@ def _freedom(scene: SceneBuilder, path: CameraPath) -> float:
     near = clearance(scene, path.position[some] + 0.45 * ahead)
     haste = np.abs(np.diff(path.yaw)).max(initial=0.0) - 1.5 * MAX_STEP
     return float(min(here.min(), 0.3) * 4 + min(near.min(), 0.15) * 3 + min(near.mean(), 0.5) - 4 * max(haste, 0.0))
+
+
+def _interest(scene: SceneBuilder, path: CameraPath) -> float:
+    """How much there is to see, 0 to 1: spread of the logarithm of depth, and share of the view that is no wall."""
+    x, y = np.meshgrid(np.linspace(-0.5, 0.5, 7), np.linspace(-0.37, 0.37, 5))
+    rays = np.stack([x.ravel(), y.ravel(), np.ones(x.size)], -1)
+    scores = []
+    for camera in path.world_from_camera()[:: max(1, len(path.yaw) // 2)]:
+        depth, wall = depth_along(scene, camera[:3, 3], rays @ camera[:3, :3].T)
+        scores.append(min(np.log(depth).std(), 0.4) + min(1 - (depth == wall).mean(), 0.6))
+    return float(np.mean(scores))
+
+
+def depth_along(scene: SceneBuilder, origin: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Depth along rays [R, 3] until the first solid or wall, and until the wall, both [R]."""
+    rays = np.where(np.abs(rays) < 1e-6, 1e-6, rays)
+    half = np.array([0.5 * scene.size[0], 0.5 * scene.size[1], scene.size[2]])
+    ends = np.where(rays > 0, half, -half * (1.0, 1.0, 0.0))
+    wall = ((ends - origin) / rays).min(-1)
+    solids = hulls(scene)
+    c, s = solids[:, 6], solids[:, 7]
+
+    def turned(v: np.ndarray) -> np.ndarray:
+        x, y, z = np.moveaxis(np.broadcast_to(v, (*v.shape[:-2], len(solids), 3)), -1, 0)
+        return np.stack([c * x + s * y, c * y - s * x, z], -1)
+
+    inverse = 1.0 / turned(rays[:, None])  # [R, K, 3]
+    middle, reach = -turned(origin - solids[:, :3]) * inverse, solids[:, 3:6] * np.abs(inverse)
+    near, far = (middle - reach).max(-1), (middle + reach).min(-1)
+    met = np.where((near < far) & (near > 0.05), near, np.inf).min(-1, initial=np.inf)
+    return np.minimum(met, wall).clip(0.05), wall.clip(0.05)

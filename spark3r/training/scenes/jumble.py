@@ -28,9 +28,9 @@ def any_finish(rng: Rng) -> Material:
 
 def jumble(rng: Rng) -> SceneBuilder:
     """A room of 12 to 45 boxes and turned solids of any size: on the floor, in the air, on the walls."""
-    b = empty_room(rng, (rng.uniform(2.5, 7.0), rng.uniform(2.5, 7.0), rng.uniform(2.2, 4.0)))
+    b = empty_room(rng, (rng.uniform(2.4, 6.0), rng.uniform(2.4, 6.0), rng.uniform(2.2, 3.5)))
     b.lights.append((*(rng.uniform(-0.4, 0.4, 2) * b.size[:2]), rng.uniform(1.0, 2.0), *rng.uniform(0.2, 0.6, 3)))
-    for _ in range(int(rng.integers(12, 46))):
+    for _ in range(int(rng.integers(18, 46))):
         size = np.exp(rng.uniform(np.log(0.06), np.log(1.3), 3))
         x, y = rng.uniform(-0.5, 0.5, 2) * b.size[:2]
         place = Placement(x, y, rng.uniform(-3, 3))
@@ -83,16 +83,31 @@ def clutter(b: SceneBuilder, rng: Rng, count: int) -> None:
 
 
 def weathered(b: SceneBuilder, rng: Rng) -> None:
-    """Some finishes exchanged for any others, all colours faded alike, brighter or darker light."""
-    share, fade = rng.choice((0.0, 0.2, 0.6)), rng.uniform(0.0, 0.9) * (rng.random() < 0.5)
+    """Some finishes exchanged for any others, some darkened, all smoothed and faded alike, light from soft to hard."""
+    share, fade = rng.choice((0.0, 0.2, 0.6)), rng.uniform(0.0, 0.7) * (rng.random() < 0.3)
+    depth, even = rng.uniform(0.0, 2.2), rng.uniform(0.0, 1.0) if rng.random() < 0.7 else 1.0
     for materials in (b.walls, b.box_materials, b.round_materials):
         for i, material in enumerate(materials):
             chosen = any_finish(rng) if rng.random() < share else material
-            materials[i] = replace(chosen, colour=faded(chosen.colour, fade), second=faded(chosen.second, fade))
-    bright = rng.uniform(0.5, 1.3)
-    red, green, blue = (bright * rng.uniform(0.6, 1.4) * x for x in b.ambient)
+            dark = float(np.exp(-depth * rng.random())) if rng.random() < 0.5 else 1.0
+            first, second = (faded(dyed(c, dark), fade) for c in (chosen.colour, chosen.second))
+            materials[i] = smoothed(replace(chosen, colour=first, second=second), even)
+    bright, soft = rng.uniform(0.5, 1.3), rng.uniform(0.3, 1.1)
+    red, green, blue = (bright * soft * rng.uniform(0.7, 1.3) * x for x in b.ambient)
     b.ambient = (red, green, blue)
-    b.lights = [(*light[:3], *(bright * x for x in light[3:])) for light in b.lights]
+    b.lights = [(*light[:3], *(bright * (2.2 - soft) * x for x in light[3:])) for light in b.lights]
+
+
+def smoothed(material: Material, amount: float) -> Material:
+    """With so much of its grain and clouds; its cells stay: most surfaces are nearly even and have edges only."""
+    return replace(material, grain=amount * material.grain, mix=amount * material.mix)
+
+
+def dyed(colour: Colour, dark: float) -> Colour:
+    """Darker by a factor, and deeper: its channels part as those of dark paint do."""
+    grey = 0.3 * colour[0] + 0.6 * colour[1] + 0.1 * colour[2]
+    red, green, blue = (max(dark * (grey + (c - grey) * (2.0 - dark)), 0.01) for c in colour)
+    return red, green, blue
 
 
 def faded(colour: Colour, amount: float) -> Colour:

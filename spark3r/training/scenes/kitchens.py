@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from . import finishes, furniture, palette
+from .jumble import any_finish
 from .material import Material
 from .palette import Rng
 from .rooms import dining, empty_room, openings, wall_place
@@ -18,16 +19,30 @@ COUNTER_HEIGHT, COUNTER_DEPTH = 0.9, 0.6
 def kitchen(rng: Rng) -> SceneBuilder:
     """Counters along one to three walls; often a table in the middle."""
     b = empty_room(rng, (rng.uniform(2.4, 5.5), rng.uniform(2.4, 5.0), rng.uniform(2.3, 2.9)))
-    fronts = finishes.wood(rng) if rng.random() < 0.4 else finishes.plain(rng, palette.pick(rng, palette.WALL_PAINT))
-    top = finishes.tiles(rng) if rng.random() < 0.3 else finishes.wood(rng)
+    paint = palette.pick(rng, palette.WALL_PAINT + palette.FABRIC + palette.VIVID)
+    fronts = finishes.wood(rng) if rng.random() < 0.4 else finishes.plain(rng, paint)
+    top = palette.pick(rng, (finishes.tiles, finishes.wood, any_finish))(rng)
     first = int(rng.integers(4))
     for k in range(int(rng.integers(1, 4))):
         counter_wall(b, rng, (first + k) % 4, fronts, top)
-    if min(b.size[:2]) > 3.4 and rng.random() < 0.7:
+    if min(b.size[:2]) > 3.0 and rng.random() < 0.8:
         x, y = rng.uniform(-0.4, 0.4, 2)
         dining(b, Placement(x, y, rng.uniform(-3, 3)), rng)
+    if rng.random() < 0.4:
+        island(b, rng, fronts, top)
     openings(b, rng)
     return b
+
+
+def island(b: SceneBuilder, rng: Rng, fronts: Material, top: Material) -> None:
+    """A counter that stands free or juts out from a wall, so that one walks around its corners."""
+    long, deep = rng.uniform(0.9, 2.2), rng.uniform(0.5, 1.0)
+    away, wall = rng.uniform(0.0, 0.8) * (rng.random() < 0.5), int(rng.integers(4))
+    at = wall_place(b.size, wall, rng.uniform(-0.35, 0.35) * b.size[wall % 2]).moved(0, away + long / 2)
+    body = (deep, long, COUNTER_HEIGHT - 0.04)
+    b.box(at, (0, 0, body[2] / 2), body, paneled(rng, fronts, long, body[2]), casts=True)
+    b.box(at, (0, 0, COUNTER_HEIGHT - 0.02), (deep + 0.04, long + 0.04, 0.04), top)
+    furniture.things(b, at.moved(0, 0, COUNTER_HEIGHT, np.pi / 2), rng, 0.8 * long, 0.5 * deep, int(rng.integers(0, 4)))
 
 
 def counter_wall(b: SceneBuilder, rng: Rng, wall: int, fronts: Material, top: Material) -> None:

@@ -70,21 +70,18 @@ def eased(progress: np.ndarray) -> np.ndarray:
     return 0.35 * progress + 0.65 * progress * progress * (3 - 2 * progress)
 
 
-def clearance(scene: SceneBuilder, points: np.ndarray) -> np.ndarray:
-    """Distance of points [..., 3] to the nearest solid or wall, metres (solids of revolution as their hulls)."""
+def hulls(scene: SceneBuilder) -> np.ndarray:
+    """All solids of a scene as boxes [K, 8] like `SceneBuilder.boxes`, solids of revolution as their hulls."""
     boxes = np.asarray(scene.boxes, dtype=np.float64).reshape(-1, 8)
     rounds = np.asarray(scene.rounds, dtype=np.float64).reshape(-1, 8)
     radius = np.sqrt(np.maximum(rounds[:, 3] + np.abs(rounds[:, 4]) * rounds[:, 6], 1e-6))
-    hulls = np.concatenate(
-        [
-            rounds[:, :3],
-            np.stack([radius, radius, rounds[:, 6]], -1),
-            np.ones((len(rounds), 1)),
-            np.zeros((len(rounds), 1)),
-        ],
-        -1,
-    )
-    solids = np.concatenate([boxes, hulls])
+    upright = np.tile([1.0, 0.0], (len(rounds), 1))
+    return np.concatenate([boxes, np.c_[rounds[:, :3], radius, radius, rounds[:, 6], upright]])
+
+
+def clearance(scene: SceneBuilder, points: np.ndarray) -> np.ndarray:
+    """Distance of points [..., 3] to the nearest solid or wall, metres (solids of revolution as their hulls)."""
+    solids = hulls(scene)
     offset = points[..., None, :] - solids[:, :3]
     c, s = solids[:, 6], solids[:, 7]
     local = np.stack(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spark3r.training.scenes import domain, sequences
-from spark3r.training.scenes.handheld import handheld_path
+from spark3r.training.scenes.handheld import depth_along, handheld_path
 from spark3r.training.scenes.palette import Rng
 from spark3r.training.scenes.paths import clearance
 from spark3r.training.scenes.scene import BOXES, ROUNDS, WALLS, SceneBuilder
@@ -116,6 +116,30 @@ def test_hands_keep_clear_of_most_things() -> None:
         path = handheld_path(np.random.default_rng(seed), scene, 8, 1.0)
         free.append(clearance(scene, path.position).min() > 0.02)
     assert np.mean(free) > 0.9
+
+
+def test_views_are_judged_by_the_depth_that_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(domain.jumble, monkeypatch)
+    plan = domain.wild_plan(940_002_550, 1)
+    plan.scene.rounds.clear()  # of which only the hulls are met
+    plan.scene.round_materials.clear()
+    clips = sequences.render_clips([plan], 1, HEIGHT, WIDTH, samples=1)
+    camera = plan.path.world_from_camera()[0]
+    rays = pixel_rays(clips.intrinsics, HEIGHT, WIDTH)[0, 0].reshape(-1, 3).double().numpy()
+    depth, wall = depth_along(plan.scene, camera[:3, 3], rays @ camera[:3, :3].T)
+    shown = clips.depth[0, 0].flatten().double().numpy()
+    assert np.mean(np.abs(depth - shown) < 1e-3 * shown) > 0.99
+    assert 0.02 < np.mean(depth < 0.99 * wall) < 1.0
+
+
+def test_most_views_show_things_at_different_distances() -> None:
+    """A photograph of a kitchen spreads the logarithm of its depth by .25 and more; a bare wall by .1."""
+    spreads = []
+    for first in range(940_002_560, 940_002_584, 8):
+        clips = domain.sample(first, 8, 1, 24, 32, wild=1.0, samples=1)
+        spreads.extend(clips.depth[:, 0].flatten(1).log().std(1).tolist())
+    assert np.median(spreads) > 0.25
+    assert np.quantile(spreads, 0.1) > 0.1
 
 
 def test_portrait_clips_show_the_same_world_upright() -> None:

@@ -15,7 +15,7 @@ FRAMES, SIDE = 3, 32
 def flawless(frames: int = FRAMES) -> Faults:
     return Faults(
         np.ones(frames), np.ones((frames, 3)), metering=0.0, blur=np.zeros((frames, 3)), vignette=0.0, gamma=1.0,
-        haze=0.0, colour=1.0, noise=0.0, quality=None, seed=1,
+        contrast=1.0, haze=0.0, colour=1.0, noise=0.0, quality=None, seed=1,
     )  # fmt: skip
 
 
@@ -88,6 +88,13 @@ def test_grey_haze_noise_and_jpeg(picture: torch.Tensor) -> None:
     smooth = torch.linspace(0, 1, SIDE).expand(FRAMES, 3, SIDE, SIDE)
     for quality, worst in ((95, 0.03), (30, 0.1)):
         assert float((faults.on_picture(smooth, replace(flawless(), quality=quality)) - smooth).abs().max()) < worst
+
+
+def test_contrast_parts_lights_from_darks_about_middle_grey(picture: torch.Tensor) -> None:
+    hard = faults.on_picture(picture, replace(flawless(), contrast=1.8))
+    assert float(hard.std()) > 1.3 * float(picture.std())
+    assert bool((hard[picture > 0.5] >= picture[picture > 0.5]).all())
+    assert bool((hard[picture < 0.4] <= picture[picture < 0.4]).all())
 
 
 def test_drifts_go_with_the_path_when_it_is_resampled() -> None:

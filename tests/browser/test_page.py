@@ -127,7 +127,10 @@ def test_a_dial_measures_keeps_and_restores(chromium: Browser, address: str) -> 
     page = new_tab(chromium, address, query=f"?clip=table_orbit&q=2&kv=8&frames={FRAMES}", clouds=False)
     expect(page.locator(".examples button[aria-pressed=true]")).to_contain_text("table")
     expect(page.locator("#frames-line")).to_contain_text(f"{FRAMES} of")
-    assert page.locator("#side-left .badge").count() == 0 or page.locator("[data-state=stale]").count() == 2
+    # Until it was run, the clip's name stands over no clouds but its own.
+    page.wait_for_function(
+        "!document.querySelector('#side-left .badge') || document.querySelectorAll('[data-state=stale]').length === 2"
+    )
     reconstruct(page)
     page.evaluate(SHIFTS)
     turn(page, "Key/value factor", 4)

@@ -95,8 +95,10 @@ def test_the_plan_is_what_the_run_costs(engine: Engine, request_for: RequestFor)
 
 
 def test_a_factor_out_of_range_is_one_sentence(engine: Engine, request_for: RequestFor) -> None:
+    request = request_for(0)
+    engine.models.get(request.sampling.model)
     with pytest.raises(InputError, match="kv_factor=0"):
-        plan(request_for(0), engine.models)
+        plan(request, engine.models)
 
 
 def test_a_look_shows_a_few_frames(clip: Clip) -> None:

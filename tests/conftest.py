@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 # Read by tests marked `checkout` while they are collected; from outside a checkout only the library is tested.
 if not (ROOT / "README.md").is_file():
-    collect_ignore = [f"test_{what}.py" for what in ("architecture", "packaging", "readme", "tables")]
+    collect_ignore = [f"test_{what}.py" for what in ("architecture", "dockerfile", "packaging", "readme", "tables")]
     collect_ignore += ["browser", "viewer"]
 
 

@@ -249,7 +249,8 @@ def test_an_upload_beyond_the_limits_is_told_beside_the_field_before_a_byte_trav
     expect(alert).to_have_count(0)
 
 
-def test_an_upload_that_the_server_refuses_or_loses_is_told_too(tab: Page, video: Path) -> None:
+def test_an_upload_that_the_server_refuses_or_loses_is_told_too(chromium: Browser, address: str, video: Path) -> None:
+    tab = new_tab(chromium, address, clouds=False)  # of its own: Gradio tells of the errors too, for ten seconds
     alert, address = tab.locator("#clip .note.error"), "**/gradio_api/upload?*"
     tab.route(address, lambda route: route.fulfill(status=507, content_type="text/plain", body="The disk is full."))
     upload(tab, video)
@@ -267,6 +268,7 @@ def test_an_upload_that_the_server_refuses_or_loses_is_told_too(tab: Page, video
     upload(tab, video)
     expect(tab.locator(".clip figcaption b")).to_contain_text(HOSTILE)
     expect(tab.locator("#run")).to_be_enabled()
+    tab.context.close()
 
 
 def test_the_whole_page_takes_a_drop(tab: Page) -> None:

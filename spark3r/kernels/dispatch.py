@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
@@ -102,7 +102,7 @@ def _named(wanted: str, ways: dict[str, Attend]) -> dict[str, Attend]:
     return chosen
 
 
-def fastest(times: Times, ways: dict[str, Attend]) -> str:
+def fastest(times: Times, ways: Iterable[str]) -> str:
     """The measured fastest of these ways, the first where none was measured."""
     measured = [name for name in ways if name in times]
     return min(measured, key=times.__getitem__) if measured else next(iter(ways))

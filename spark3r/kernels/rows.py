@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from spark3r.kernels.choice import Times, measure, memory_of
+from spark3r.kernels.dispatch import fastest
 from spark3r.meta import device_kind
 
 HIDDEN_AT_ONCE = 1 << 26  # elements of the hidden layer that exist at once on a GPU
-HIDDEN_IN_CACHE = {f"{1 << (n - 10)}k": 1 << n for n in range(19, 22)}  # candidates on a CPU; more gains nothing
+ROWS = {f"{rows} rows": rows for rows in (512, 1024, 2048)}  # candidates on a CPU; larger ones cost memory
 
 
 def rows_at_once(
@@ -22,27 +23,24 @@ def rows_at_once(
 ) -> int:
     """Rows of the parts in which an MLP takes its tokens: the fastest of a few sizes, measured once for a machine.
 
-    On a GPU, and on tensors without data, as many as its memory should bear; fewer tokens than that are one part.
+    On a GPU as many as its memory should bear. Without data to time, the most that it could be.
     """
     if device_kind(like.device) != "cpu":
         return max(1, HIDDEN_AT_ONCE // hidden)
-    smallest, largest = (max(1, most(HIDDEN_IN_CACHE.values()) // hidden) for most in (min, max))
     if like.device.type == "meta":
-        return largest
-    if tokens <= smallest:
-        return smallest
+        return max(ROWS.values())
+    if tokens <= min(ROWS.values()):
+        return min(ROWS.values())
     question = f"mlp {str(like.dtype).removeprefix('torch.')} {like.shape[-1]} {hidden}"
-    times = memory_of(like.device).times(question, lambda: times_of(mlp, hidden, like))
-    return max(1, HIDDEN_IN_CACHE[min(times, key=times.__getitem__)] // hidden)
+    return ROWS[fastest(memory_of(like.device).times(question, lambda: times_of(mlp, like)), ROWS)]
 
 
-def times_of(mlp: Callable[[Tensor], Tensor], hidden: int, like: Tensor) -> Times:
+def times_of(mlp: Callable[[Tensor], Tensor], like: Tensor) -> Times:
     """Milliseconds that as many tokens take in parts of each size."""
-    rows = {name: max(1, most // hidden) for name, most in HIDDEN_IN_CACHE.items()}
-    tokens = torch.randn(max(rows.values()), like.shape[-1], device=like.device).to(like.dtype)
+    tokens = torch.randn(max(ROWS.values()), like.shape[-1], device=like.device).to(like.dtype)
 
-    def in_parts(size: int) -> None:
-        for part in tokens.split(size):
+    def in_parts(rows: int) -> None:
+        for part in tokens.split(rows):
             mlp(part)
 
-    return measure({name: lambda size=size: in_parts(size) for name, size in rows.items()})
+    return measure({name: lambda rows=rows: in_parts(rows) for name, rows in ROWS.items()})

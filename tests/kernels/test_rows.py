@@ -6,7 +6,7 @@ from torch import Tensor
 
 from spark3r.kernels import choice, rows
 from spark3r.kernels.choice import Times
-from spark3r.kernels.rows import HIDDEN_AT_ONCE, HIDDEN_IN_CACHE, rows_at_once
+from spark3r.kernels.rows import HIDDEN_AT_ONCE, ROWS, rows_at_once
 from spark3r.meta import standing_for
 from spark3r.models.blocks import Mlp
 
@@ -30,33 +30,33 @@ def test_a_gpu_takes_what_its_memory_bears(monkeypatch: pytest.MonkeyPatch):
 
 def test_what_is_one_part_anyway_is_not_measured(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(rows, "times_of", never)
-    smallest = min(HIDDEN_IN_CACHE.values()) // HIDDEN
+    smallest = min(ROWS.values())
     assert rows_at_once(unused, HIDDEN, smallest, LIKE) == smallest
 
 
 def test_memory_is_estimated_for_the_largest_parts():
     with standing_for("cpu"):
-        assert rows_at_once(unused, HIDDEN, MANY, LIKE.to("meta")) == max(HIDDEN_IN_CACHE.values()) // HIDDEN
+        assert rows_at_once(unused, HIDDEN, MANY, LIKE.to("meta")) == max(ROWS.values())
 
 
-@pytest.mark.parametrize("best", HIDDEN_IN_CACHE)
+@pytest.mark.parametrize("best", ROWS)
 def test_the_fastest_size_is_taken(best: str, monkeypatch: pytest.MonkeyPatch, tmp_path):
     memory = choice.Memory(tmp_path / "kernels.json", "this machine")
     monkeypatch.setattr(rows, "memory_of", lambda device: memory)
-    asked: list[int] = []
+    asked: list[Tensor] = []
 
-    def times(mlp: object, hidden: int, like: Tensor) -> Times:
-        asked.append(hidden)
-        return {name: 1.0 if name == best else 2.0 for name in HIDDEN_IN_CACHE}
+    def times(mlp: object, like: Tensor) -> Times:
+        asked.append(like)
+        return {name: 1.0 if name == best else 2.0 for name in ROWS} | {"a size of yesterday": 0.5}
 
     monkeypatch.setattr(rows, "times_of", times)
     for _ in range(2):
-        assert rows_at_once(unused, HIDDEN, MANY, LIKE) == HIDDEN_IN_CACHE[best] // HIDDEN
-    assert asked == [HIDDEN]  # once
+        assert rows_at_once(unused, HIDDEN, MANY, LIKE) == ROWS[best]
+    assert len(asked) == 1
 
 
 def test_every_size_is_timed_on_as_many_tokens(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(rows, "HIDDEN_IN_CACHE", {"small": 4 * HIDDEN, "large": 16 * HIDDEN})
+    monkeypatch.setattr(rows, "ROWS", {"small": 4, "large": 16})
     seen: list[int] = []
     mlp = Mlp(WIDTH, HIDDEN).requires_grad_(False)
 
@@ -64,7 +64,7 @@ def test_every_size_is_timed_on_as_many_tokens(monkeypatch: pytest.MonkeyPatch):
         seen.append(len(x))
         return mlp(x)
 
-    times = rows.times_of(watched, HIDDEN, LIKE)
+    times = rows.times_of(watched, LIKE)
     assert set(times) == {"small", "large"}
     assert all(ms > 0 for ms in times.values())
     assert set(seen) == {4, 16}

@@ -33,9 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        return _parsed_and_run(arguments)
+        try:
+            return _parsed_and_run(arguments)
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:  # while it reads its arguments and loads its packages
         return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has left; give the interpreter a harmless standard output to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _parsed_and_run(arguments: Sequence[str] | None) -> int:
@@ -55,7 +62,6 @@ def _parsed_and_run(arguments: Sequence[str] | None) -> int:
         check_installed(command)
         check_outputs(command)
         command.run()
-        sys.stdout.flush()
     except InputError as error:
         _end_progress()
         print(f"spark3r: {error}", file=sys.stderr)
@@ -63,10 +69,6 @@ def _parsed_and_run(arguments: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         _end_progress()
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader (head, less) has left; give the interpreter a harmless standard output to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     return 0
 
 

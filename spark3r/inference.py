@@ -147,7 +147,7 @@ class Run:
         if self.progress is not None:
             self.progress(Progress("compile", 0.0, {}, 0.0))
         side = 2 * self.network.config.patch
-        images = torch.rand(1, 4, 3, side, side, device=self.network.device)
+        images = torch.zeros(1, 4, 3, side, side, device=self.network.device)
         for schedule in (ReductionSchedule.off(), ReductionSchedule(2, 2)):
             self.network(images, SchedulePlanner(schedule, match_dtype=self.network.dtype))
         _ready.add(self.network)

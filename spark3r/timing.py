@@ -79,7 +79,8 @@ def reference_speed(device: torch.device, dtype: torch.dtype) -> float:
 
     It takes some hundredths of a second on a CPU and tells a busy or throttled machine from a free one.
     """
-    a = torch.randn(_SIDE, _SIDE, device=device).to(dtype)
+    generator = torch.Generator(device).manual_seed(0)  # the caller's random numbers are not used up
+    a = torch.randn(_SIDE, _SIDE, generator=generator, device=device).to(dtype)
     product = torch.empty_like(a)
     spent: list[float] = []
     while len(spent) < _FEWEST or (len(spent) < _MOST and sum(spent) < _ENOUGH_SECONDS):

@@ -86,3 +86,16 @@ def test_who_is_deaf_to_it_or_has_a_way_of_its_own_keeps_that() -> None:
     interruption.leaves_at_once()
     interruption.raises()
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pipes as there")
+@pytest.mark.parametrize("arguments", [["train", "--help"], ["models"]])
+def test_a_reader_that_leaves_is_no_failure_of_ours(arguments: list[str]) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "spark3r", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(PATIENCE_SECONDS) == 1

@@ -37,7 +37,9 @@ def rows_at_once(
 
 def times_of(mlp: Callable[[Tensor], Tensor], like: Tensor) -> Times:
     """Milliseconds that as many tokens take in parts of each size."""
-    tokens = torch.randn(max(ROWS.values()), like.shape[-1], device=like.device).to(like.dtype)
+    generator = torch.Generator(like.device).manual_seed(0)  # the caller's random numbers are not used up
+    shape = (max(ROWS.values()), like.shape[-1])
+    tokens = torch.randn(shape, generator=generator, device=like.device).to(like.dtype)
 
     def in_parts(rows: int) -> None:
         for part in tokens.split(rows):

@@ -31,8 +31,8 @@ def main(rank: int, size: int) -> dict[str, list[float]]:
 
 
 def _networks() -> Iterator[tuple[str, Network, Tensor]]:
-    torch.manual_seed(1)
     for family in FAMILIES:
+        torch.manual_seed(1)  # the same clip on every rank
         if family == "mini":
             yield family, load_model("mini", "cpu", "float32"), torch.rand(FRAMES, 3, 96, 128)
         else:

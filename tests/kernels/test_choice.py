@@ -5,13 +5,16 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from spark3r.errors import InputError
-from spark3r.kernels import attend, attend_with_lse, recording, torch_kernel
+from spark3r.inference import reconstruct
+from spark3r.kernels import attend, attend_with_lse, dispatch, recording, rows, torch_kernel
 from spark3r.kernels.candidates import TORCH, by_matmuls, by_torch, candidates
 from spark3r.kernels.choice import Memory, measure
+from spark3r.timing import reference_speed
 
 CPU = torch.device("cpu")
 
@@ -176,3 +179,18 @@ def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path: Path):
 def test_an_error_while_measuring_reaches_the_caller(tmp_path: Path):
     with pytest.raises(RuntimeError, match="no kernel"):
         Memory(tmp_path / "kernels.json", "m").times("size", lambda: refuses() or {})
+
+
+def test_what_is_measured_uses_up_no_random_numbers_of_the_caller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A seeded program draws the same with a cache of measured times and without one."""
+    memory = Memory(tmp_path / "kernels.json", "m")
+    for module in (dispatch, rows):
+        monkeypatch.setattr(module, "memory_of", lambda device: memory)
+    before = torch.get_rng_state()
+    reconstruct(np.zeros((24, 96, 128, 3), np.uint8), "mini", "2x4")
+    reference_speed(CPU, torch.float32)
+    assert {question.split()[0] for question in json.loads(memory.path.read_text())["machines"]["m"]} == {
+        "attention",
+        "mlp",
+    }
+    assert torch.equal(torch.get_rng_state(), before)

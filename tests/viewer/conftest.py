@@ -1,8 +1,11 @@
 """A tiny model on disk, a short clip, and an engine: what the page needs to run in a second."""
 
+import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -24,6 +27,7 @@ from viewer.session import Session
 from viewer.sessions import Lifetimes, Sessions
 from viewer.state import ReductionSettings, SamplingSettings, Side
 
+T = TypeVar("T")
 FRAMES = 4
 RESOLUTION = 64
 INFO = SourceInfo("images", FRAMES, None, None, width=128, height=96)
@@ -93,6 +97,12 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 120.0) -> Non
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.02)
+
+
+def in_own_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Its result, from an event loop of its own thread: where browser tests ran before, Playwright's is this one's."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
 
 
 def finish(session: Session) -> None:

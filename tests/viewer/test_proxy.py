@@ -15,6 +15,7 @@ from viser import __version__ as viser_version
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from tests.viewer.conftest import in_own_loop
 from viewer.guard import same_origin
 from viewer.locked_viser import KEY as PANE_KEY
 from viewer.locked_viser import KEY_HEADER, open_viser
@@ -72,7 +73,7 @@ def test_the_inner_port_answers_the_app_alone(pane: ViserServer, key: str | None
             pass
 
     with pytest.raises(InvalidStatus, match="403"):
-        asyncio.run(socket())
+        in_own_loop(socket())
 
 
 @pytest.mark.parametrize("path", ["/viewer/other/", "/viewer/other/clients", f"/viewer/{KEY}x/", "/viewer/%C3%A9/"])
@@ -92,21 +93,21 @@ async def _largest_message(url: str, **options: object) -> tuple[str | None, int
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_socket_keeps_the_protocol_and_carries_a_large_cloud(address: str, slash: str) -> None:
     url = f"ws://{address}/viewer/{KEY}{slash}"
-    protocol, largest = asyncio.run(_largest_message(url, subprotocols=[PROTOCOL], origin=f"http://{address}"))
+    protocol, largest = in_own_loop(_largest_message(url, subprotocols=[PROTOCOL], origin=f"http://{address}"))
     assert protocol == PROTOCOL
     assert largest > 2**20
 
 
 def test_a_page_of_another_site_gets_no_socket(address: str) -> None:
     with pytest.raises((InvalidStatus, ConnectionClosed)):
-        asyncio.run(
+        in_own_loop(
             _largest_message(f"ws://{address}/viewer/{KEY}", subprotocols=[PROTOCOL], origin="http://elsewhere.example")
         )
 
 
 def test_a_client_of_another_version_is_turned_away(address: str) -> None:
     with pytest.raises((InvalidStatus, ConnectionClosed)):
-        asyncio.run(_largest_message(f"ws://{address}/viewer/{KEY}", subprotocols=["viser-v0.0.1"]))
+        in_own_loop(_largest_message(f"ws://{address}/viewer/{KEY}", subprotocols=["viser-v0.0.1"]))
 
 
 def test_the_browser_leaving_frees_the_pane(address: str, pane: ViserServer) -> None:
@@ -114,7 +115,7 @@ def test_the_browser_leaving_frees_the_pane(address: str, pane: ViserServer) -> 
         async with connect(f"ws://{address}/viewer/{KEY}", subprotocols=[PROTOCOL], max_size=None):  # pyright: ignore[reportArgumentType]
             pass
 
-    asyncio.run(come_and_go())
+    in_own_loop(come_and_go())
     assert httpx.get(f"http://{address}/viewer/{KEY}/clients").json() == {"connected": 0}
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from types import SimpleNamespace
 
+from tests.viewer.conftest import in_own_loop
 from viewer.run_handlers import RunHandlers
 
 
@@ -33,7 +34,7 @@ def waiting(*presses: str) -> list[bool]:
         session.is_working = False
         return await asyncio.gather(*reruns)
 
-    return asyncio.run(press())
+    return in_own_loop(press())
 
 
 def test_stop_cancels_a_waiting_run() -> None:

@@ -69,8 +69,8 @@ def test_a_tab_closed_right_after_a_press_ends_with_its_run(
         wait_until(lambda: engine.queue.length == 1)
         wait_until(lambda: not len(sessions), 5)
         wait_until(lambda: engine.queue.length == 0, 5)
-    assert session.report.phase == "stopped"
-    assert not session.folder.exists()
+    wait_until(lambda: session.report.phase == "stopped", 5)
+    wait_until(lambda: not session.folder.exists(), 5)
 
 
 def test_what_opens_a_session_and_is_no_page_keeps_none(opened: Callable[..., Sessions]) -> None:

@@ -1,6 +1,5 @@
 """Real footage meets the bundled model: one button fetches a better one, from a stand-in for the hub, and runs it."""
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +12,7 @@ from safetensors.torch import save
 from spark3r.models.registry import ENTRIES
 from tests.models.hub_server import Hub, serving
 from tests.models.test_checkpoints import FILE, NAME, small
-from tests.viewer.conftest import wait_until
+from tests.viewer.conftest import in_own_loop, wait_until
 from viewer import planning
 from viewer.engine import Engine, Models, RunQueue, outline
 from viewer.handlers import Handlers
@@ -67,7 +66,7 @@ class Visit:
         async def heard() -> list[dict[Any, Any]]:
             return [update async for update in self.runs.acted(self.values, event, VISITOR)]
 
-        return asyncio.run(heard())
+        return in_own_loop(heard())
 
 
 @pytest.fixture

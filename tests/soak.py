@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import random
+import re
 import secrets
 import socket
 import sys
@@ -24,6 +25,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import viser
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -66,8 +71,13 @@ class Held(NamedTuple):
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
         temporary = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
         files, rss = len(os.listdir("/proc/self/fd")), int(status["VmRSS"].split()[0]) // 1024
-        threads = sum(not thread.name.startswith(POOL) for thread in threading.enumerate())
+        threads = _threads().total()
         return cls(threads, files, listening, len(children), temporary, rss)
+
+
+def _threads() -> Counter[str]:
+    """How many there are of each name, but for the server's pool."""
+    return Counter(thread.name for thread in threading.enumerate() if not thread.name.startswith(POOL))
 
 
 def _own_sockets() -> set[int]:
@@ -86,6 +96,7 @@ class Visitor:
     def __init__(self, url: str, config: dict[str, Any]) -> None:
         self.http = httpx.Client(base_url=url, timeout=120, trust_env=False)
         self.hash, self.page, self.beats = secrets.token_hex(5), secrets.token_hex(16), 0
+        self.panes: set[str] = set()  # addresses of 3-D views that the page was told
         self._calls = {each["api_name"]: each for each in config["dependencies"]}
         self._parts = {each["id"]: each["props"] for each in config["components"]}
 
@@ -102,18 +113,24 @@ class Visitor:
         with suppress(httpx.HTTPError), self.http.stream(
             "GET", "/gradio_api/queue/data", params={"session_hash": self.hash}, timeout=2
         ) as answer:  # fmt: skip
-            for _ in answer.iter_lines():
+            for line in answer.iter_lines():
+                self.panes.update(re.findall(r"viewer/[\w-]{20,}/", line))
                 self.live()
                 if time.monotonic() > end:
                     return
 
-    def open(self) -> None:
-        """Load the page."""
+    def open(self, patience: float = 1.0) -> None:
+        """Load the page, and follow for so many seconds at most what it is told first."""
         self.http.get("/").raise_for_status()
         self.call("opened", json.dumps({"page": self.page, "query": "?clip=room_walk"}))
-        self.hear(1.0)
+        self.hear(patience)
         self.call("clip_settled")
         self.hear(0.5)
+
+    def press_stop(self) -> None:
+        """Stop is heard at once, beside the line of other calls."""
+        body = {"data": [], "fn_index": self._calls["stop"]["id"], "session_hash": self.hash}
+        self.http.post("/gradio_api/run/predict", json=body).raise_for_status()
 
     def live(self, what: str = "") -> None:
         self.beats += 1
@@ -130,6 +147,50 @@ def closes(visitor: Visitor) -> None:
     visitor.call("run")
     visitor.hear(4.0)
     visitor.live("/bye")
+
+
+def stops(visitor: Visitor) -> None:
+    """Changes their mind in the middle of a run."""
+    visitor.open()
+    visitor.call("run")
+    visitor.hear(0.3)
+    visitor.press_stop()
+    visitor.hear(1.0)
+    visitor.live("/bye")
+
+
+def comes_back(visitor: Visitor) -> None:
+    """Loses the connection in the middle of a run, and finds it again."""
+    visitor.open()
+    visitor.call("run")
+    visitor.hear(0.3)
+    time.sleep(LIFETIMES.lost_s / 2)
+    visitor.live()
+    visitor.hear(1.0)
+    visitor.live("/bye")
+
+
+def looks(visitor: Visitor) -> None:
+    """Opens the 3-D views; their sockets drop."""
+    visitor.open(30.0)
+    url = visitor.http.base_url
+    for pane in visitor.panes:
+        visitor.http.get(f"/{pane}").raise_for_status()
+        address, spoken = f"ws://{url.host}:{url.port}/{pane}", [Subprotocol(f"viser-v{viser.__version__}")]
+        view = connect(address, subprotocols=spoken, max_size=None, proxy=None)
+        view.recv(timeout=10.0)
+        view.socket.close()
+    visitor.live("/bye")
+
+
+def sends_half(visitor: Visitor) -> None:
+    """Begins requests and ends none; says nothing at all."""
+    url = visitor.http.base_url
+    head = b"POST /gradio_api/queue/join HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n"
+    for text in (b"", b"GET / HT", head + b"{"):
+        with socket.create_connection((url.host, url.port or 80)) as connection:
+            connection.sendall(text)
+            time.sleep(0.2)
 
 
 def falls_silent(visitor: Visitor) -> None:
@@ -157,17 +218,20 @@ def never_lives(visitor: Visitor) -> None:
 def brings_files(visitor: Visitor) -> None:
     """Uploads, breaks one upload off, leaves."""
     visitor.open()
-    visitor.http.post("/gradio_api/upload", files={"files": ("clip.mp4", os.urandom(200_000))}).raise_for_status()
+    brought = {"files": ("clip.mp4", os.urandom(200_000))}
+    visitor.http.post(f"/gradio_api/upload?upload_id={visitor.hash}", files=brought).raise_for_status()
     url = visitor.http.base_url
     with socket.create_connection((url.host, url.port or 80)) as connection:
-        head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: {url.host}\r\nContent-Length: 900000\r\n"
-        kind = "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+        head = f"POST /gradio_api/upload?upload_id={visitor.page} HTTP/1.1\r\nHost: {url.host}\r\n"
+        kind = "Content-Length: 900000\r\nContent-Type: multipart/form-data; boundary=x\r\n\r\n"
         part = '--x\r\nContent-Disposition: form-data; name="files"; filename="a.mp4"\r\n\r\n'
         connection.sendall((head + kind + part).encode() + b"x" * 100_000)
     visitor.live("/bye")
 
 
-WAYS: tuple[Callable[[Visitor], None], ...] = (closes, falls_silent, closes_at_a_press, never_lives, brings_files)
+WAYS: tuple[Callable[[Visitor], None], ...] = (
+    closes, stops, falls_silent, comes_back, closes_at_a_press, never_lives, looks, brings_files, sends_half,
+)  # fmt: skip
 
 
 def visit(page: Running, config: dict[str, Any], way: Callable[[Visitor], None], seen: Counter[str]) -> None:
@@ -176,7 +240,7 @@ def visit(page: Running, config: dict[str, Any], way: Callable[[Visitor], None],
     try:
         way(visitor)
         seen[way.__name__] += 1
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, OSError, WebSocketException) as error:
         seen[f"{way.__name__}: {type(error).__name__}"] += 1
     finally:
         visitor.http.close()
@@ -226,6 +290,7 @@ def main(seconds: float) -> int:
     try:
         with running(Access(port=port, limits=Limits(64, 64), lifetimes=LIFETIMES), "mini") as page:
             before, after, seen = soak(page, seconds, Path(tempfile.gettempdir()))
+            threads = _threads()
     finally:
         scratch.remove()
     print(f"{seconds:g} s, {AT_ONCE} visitors at once: " + ", ".join(f"{n} × {way}" for way, n in sorted(seen.items())))
@@ -235,6 +300,8 @@ def main(seconds: float) -> int:
         print(f"{name:18}{was:12}{now:12}{allowed:14}")
         if now - was > allowed:
             grown.append(name)
+    if "threads" in grown:
+        print("threads now: " + ", ".join(f"{n} × {name}" for name, n in sorted(threads.items())))
     print("grown: " + ", ".join(grown) if grown else "nothing has grown")
     return 1 if grown or not seen else 0
 

@@ -14,6 +14,8 @@ from starlette.routing import BaseRoute, Route
 from spark3r.errors import InputError
 from viewer.uploads import DISK_FULL, Uploads
 
+UPLOAD_ID = "upload_id"  # the name under which gradio's page follows how far an upload has come
+
 
 def upload_routes(uploads: Uploads) -> list[BaseRoute]:
     """POST /gradio_api/upload, in the place of gradio's own, which knows a limit per file alone; and what the page
@@ -32,6 +34,7 @@ def upload_routes(uploads: Uploads) -> list[BaseRoute]:
             paths = await _received(request, folder, uploads.quota.file)
             uploads.complete(folder)
         except BaseException as error:  # the visitor may have left, or the app be ending
+            _hear_no_more(request)
             await run_in_threadpool(uploads.discard, folder)
             answer = _answer(error, uploads.too_large)
             if answer is None:
@@ -61,12 +64,19 @@ def _address(request: Request) -> str:
 
 
 async def _received(request: Request, folder: Path, most_bytes: int) -> list[str]:
-    upload_id = request.query_params.get("upload_id")
+    upload_id = request.query_params.get(UPLOAD_ID)
     paths, _, _ = await upload_fn(
         request, str(folder), most_bytes, upload_id, force_move=True,
         upload_progress=file_upload_statuses if upload_id else None,
     )  # fmt: skip
     return [str(path) for path in paths]
+
+
+def _hear_no_more(request: Request) -> None:
+    """Tell those who follow how far an upload has come that it has ended; gradio does so of whole ones alone."""
+    upload_id = request.query_params.get(UPLOAD_ID)
+    if upload_id:
+        file_upload_statuses.set_done(upload_id)
 
 
 def _answer(error: BaseException, too_large: str) -> Response | None:

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 SECONDS = 15
-WAYS = ("closes", "falls_silent", "closes_at_a_press", "never_lives", "brings_files")
+WAYS = (
+    "closes", "stops", "falls_silent", "comes_back", "closes_at_a_press", "never_lives", "looks", "brings_files",
+    "sends_half",
+)  # fmt: skip
 
 
 @pytest.mark.slow

@@ -352,9 +352,15 @@ def _global_attention_ms(model: nn.Module, images: Tensor) -> float:
 def checkout(given: str) -> tuple[str, str]:
     """NAME=PATH or NAME=PATH@COMMIT, whose code can be imported from here on → name and commit."""
     name, _, place = given.partition("=")
-    path, _, commit = place.partition("@")
+    path, commit = path_and_commit(place)
     sys.path.insert(0, str(Path(path) / CASES[name].source))
-    return name, commit or subprocess.check_output(["git", "-C", path, "rev-parse", "HEAD"], text=True).strip()
+    return name, commit
+
+
+def path_and_commit(place: str) -> tuple[str, str]:
+    """PATH or PATH@COMMIT → both."""
+    path, _, commit = place.partition("@")
+    return path, commit or subprocess.check_output(["git", "-C", path, "rev-parse", "HEAD"], text=True).strip()
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, stdev
 
 import torch
 
@@ -49,6 +49,11 @@ class Samples:
         middle = self.median
         return (kept[-1] - kept[0]) / middle if middle else 0.0
 
+    @property
+    def uncertainty(self) -> float:
+        """Standard error of their mean ÷ median; 0 for one value."""
+        return stdev(self.values) / len(self) ** 0.5 / self.median if len(self) > 1 and self.median else 0.0
+
     def __len__(self) -> int:
         return len(self.values)
 
@@ -61,6 +66,7 @@ class Factor:
     low: float  # range of the ratios pair by pair; of all with all where they were not measured in pairs
     high: float
     spread: float  # of the ratios, as `Samples.spread`
+    uncertainty: float = 0.0  # of the ratios, as `Samples.uncertainty`
 
     @classmethod
     def of(cls, before: Samples, after: Samples) -> Factor | None:
@@ -71,7 +77,7 @@ class Factor:
             (one, other) for one in before.values for other in after.values
         )  # fmt: skip
         ratios = Samples(tuple(one / other for one, other in pairs))
-        return cls(before.median / after.median, ratios.low, ratios.high, ratios.spread)
+        return cls(before.median / after.median, ratios.low, ratios.high, ratios.spread, ratios.uncertainty)
 
 
 def reference_speed(device: torch.device, dtype: torch.dtype) -> float:

@@ -162,21 +162,30 @@ def machine(dense: Iterable[float], reduced: Iterable[float], **how: Any) -> Mac
 
 
 def test_short_runs_take_turns_three_times(invented):
-    here = machine([2.0, 2.2, 2.1], [1.0, 1.0, 1.1])
+    here = machine([2.0, 2.1, 2.05], [1.0, 1.0, 1.01])
     found = invented(here)
     assert here.ran == ["dense", "reduced"] * 3
     total = found.total_factor()
-    assert total.median == pytest.approx(2.1)
-    assert (total.low, total.high) == pytest.approx((2.1 / 1.1, 2.2))
-    assert found.runs["dense"].cost.total_ms == 2100
+    assert total.median == pytest.approx(2.05)
+    assert (total.low, total.high) == pytest.approx((2.0, 2.1))
+    assert found.runs["dense"].cost.total_ms == 2050
     assert not found.busy
 
 
-def test_what_spreads_is_measured_on_until_it_holds(invented):
-    """Three ratios apart, two more that leave the outer ones out."""
-    here = machine([1.0, 1.0, 2.0, 1.0, 1.0, 1.0, 1.0], itertools.repeat(0.5))
-    invented(here)
-    assert here.ran == ["dense", "reduced"] * 5
+def test_what_spreads_is_measured_on_until_its_mean_is_sure(invented):
+    """One of three ratios apart: after five turns the outer ones are left out, after eight it weighs little."""
+    here = machine([0.5, 0.5, 0.59, *[0.5] * 9], itertools.repeat(0.25))
+    found = invented(here)
+    assert here.ran == ["dense", "reduced"] * 8
+    assert found.total_factor().uncertainty <= turns.SURE
+
+
+def test_what_spreads_little_and_is_unsure_all_the_same_is_measured_on(invented):
+    here = machine(itertools.cycle([0.5, 0.53, 0.56]), itertools.repeat(0.25))
+    found = invented(here)
+    assert here.ran.count("dense") > turns.LEAST_TURNS
+    assert found.total_factor().spread < turns.ENOUGH_SPREAD
+    assert found.total_factor().uncertainty <= turns.SURE
 
 
 def test_what_never_holds_ends_with_patience_and_is_told_as_busy(invented):

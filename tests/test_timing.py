@@ -30,6 +30,11 @@ def test_what_slows_both_alike_does_not_touch_the_factor() -> None:
     assert factor == Factor(2.0, 2.0, 2.0, 0.0)
 
 
+def test_uncertainty_is_the_standard_error() -> None:
+    assert Samples((1.0, 2.0, 3.0)).uncertainty == pytest.approx(1.0 / 3**0.5 / 2.0)
+    assert Samples((3.0,)).uncertainty == 0.0
+
+
 def test_nothing_is_divided_by_nothing() -> None:
     assert Factor.of(Samples((2.0,)), Samples((0.0,))) is None
 

@@ -18,7 +18,7 @@ from viewer.showing import Showing, Updates
 from viewer.state import SIDES
 from viewer.sweep import Grid
 
-LOOK_SECONDS = 0.2  # the page hears of a run five times a second
+LOOK_SECONDS = 0.3  # the page hears of a run three times a second: each time takes some of the machine that is measured
 
 
 class RunHandlers:
@@ -140,14 +140,19 @@ class RunHandlers:
         return wish == session.wishes
 
     async def _followed(self, session: Session) -> AsyncIterator[Updates]:
-        """What the page shows until the run has ended; a later follower of the same session takes over."""
+        """What the page shows until the run has ended; a later follower of the same session takes over.
+
+        Only what has changed is sent: what the page draws anew takes from the machine that is being measured.
+        """
         session.followers += 1
         mine, version = session.followers, -1
+        sent: Updates = {}
         while mine == session.followers:
             session.adopt()
             busy, now = session.report.is_busy, session.runs.version
-            yield self._showing.whole(session) if now != version or not busy else self._showing.moving(session)
+            shown = self._showing.whole(session) if now != version or not busy else self._showing.moving(session)
+            yield {part: value for part, value in shown.items() if not busy or sent.get(part) != value} or gr.skip()
             if not busy:
                 return
-            version = now
+            sent, version = sent | shown, now
             await asyncio.sleep(LOOK_SECONDS)

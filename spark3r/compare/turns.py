@@ -23,6 +23,7 @@ from spark3r.timing import Factor, Stopwatch, reference_speed
 SHORT_SECONDS = 5.0  # turns that take less are repeated
 LEAST_TURNS = 3
 ENOUGH_SPREAD = 0.15  # repeated beyond the least while factors spread further …
+SURE = 0.025  # … or their mean is less certain than that, so that the next press tells the same …
 PATIENCE_SECONDS = 10.0  # … and no more than this was spent
 WARM_UP_FRAMES = 2  # enough to load kernels and libraries, too few to cost much
 
@@ -97,7 +98,7 @@ class Turns:
         for _ in range(1, self._planned):
             self._turn(names)
         patience = started + PATIENCE_SECONDS
-        while repeats is None and self._planned > 1 and self._spreads() and time.perf_counter() < patience:
+        while repeats is None and self._planned > 1 and self._doubts() and time.perf_counter() < patience:
             self._planned += 1
             self._turn(names)
 
@@ -141,10 +142,10 @@ class Turns:
         with self._stopwatch.spending("speed checks"):
             return reference_speed(self._network.device, self._network.dtype)
 
-    def _spreads(self) -> bool:
+    def _doubts(self) -> bool:
         dense = self.runs[DENSE]
         factors = (Factor.of(dense.total, run.total) for name, run in self.runs.items() if name != DENSE)
-        return any(factor is not None and factor.spread > ENOUGH_SPREAD for factor in factors)
+        return any(one is not None and (one.spread > ENOUGH_SPREAD or one.uncertainty > SURE) for one in factors)
 
     def _turns_for(self, seconds: float) -> int:
         return LEAST_TURNS if seconds < SHORT_SECONDS else 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from spark3r.errors import InputError
 from spark3r.kernels.candidates import SCORES_IN_CACHE, TORCH, Attend, by_torch, candidates, prefer_in_turn
-from spark3r.kernels.choice import Times, device_clock, measure, memory_of
+from spark3r.kernels.choice import Times, device_clock, fastest, measure, memory_of
 from spark3r.kernels.record import note
 from spark3r.meta import device_kind
 
@@ -100,12 +100,6 @@ def _named(wanted: str, ways: dict[str, Attend]) -> dict[str, Attend]:
     if not chosen:
         raise InputError(f"{OVERRIDE}={wanted}: this device has {', '.join(ways)}")
     return chosen
-
-
-def fastest(times: Times, ways: Iterable[str]) -> str:
-    """The measured fastest of these ways, the first where none was measured."""
-    measured = [name for name in ways if name in times]
-    return min(measured, key=times.__getitem__) if measured else next(iter(ways))
 
 
 class SizeClass(NamedTuple):

@@ -16,21 +16,21 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from typing import NamedTuple, ParamSpec, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spark3r.kernels.choice import Times, fastest, measure, memory_of
 from spark3r.meta import device_kind, one_kernel
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 OVERRIDE = "SPARK3R_ELEMENTWISE"  # the environment variable; "plain" is the one value that means something
-_IN_CACHE = 1 << 18  # float32 elements of an intermediate result on a CPU: a megabyte
-
+AT_ONCE = {f"{size}k elements": size << 10 for size in (256, 512, 1024, 2048)}  # of an intermediate result on a CPU
 _ROWS_AT_ONCE = 1 << 16  # tokens whose float32 copies exist at once on a GPU
 
 _compiling: ContextVar[bool] = ContextVar("compiling", default=False)
@@ -254,37 +254,65 @@ def _heads_first(
     place: Tensor | None,
     dtype: torch.dtype,
 ) -> Tensor:
-    batch, tokens, heads, width = x.shape
     norm = None if weight is None or bias is None else Norm(weight, bias, eps)
     rotation = None if cos is None or sin is None else Rotation(cos, sin, parts, place)
     if torch.is_grad_enabled() or device_kind(x.device) != "cpu" or torch.compiler.is_compiling():
         y = x if norm is None else norm.of(x.to(norm.weight.dtype))
         if rotation is not None:
-            cosines, sines = rotation.tables(tokens)
+            cosines, sines = rotation.tables(x.shape[1])
             y = turned(y, cosines[:, None], sines[:, None], parts)
         return y.to(dtype).transpose(1, 2)
+    return _by_parts(x, norm, rotation, dtype, elements_at_once(x, norm, rotation, dtype))
+
+
+def _by_parts(x: Tensor, norm: Norm | None, rotation: Rotation | None, dtype: torch.dtype, at_once: int) -> Tensor:
+    batch, tokens, heads, width = x.shape
     out = torch.empty(batch, heads, tokens, width, dtype=dtype, device=x.device)
-    for some, target, table in _in_cache(x, out.transpose(1, 2), rotation):
+    for some, target, table in _parts_of(x, out.transpose(1, 2), rotation, at_once):
         y = some if norm is None else norm.of(some.to(norm.weight.dtype))
-        target.copy_(y if table is None else turned(y, table.cos[:, None], table.sin[:, None], parts))
+        target.copy_(y if table is None else turned(y, table.cos[:, None], table.sin[:, None], table.parts))
     return out
 
 
-def _in_cache(x: Tensor, out: Tensor, rotation: Rotation | None) -> Iterator[tuple[Tensor, Tensor, Rotation | None]]:
-    """Parts of x and out, [B, N, h, D] both, with the tables of their tokens, so large that float32 copies of them
-    stay in cache: some sequences, or some tokens of one."""
+def _parts_of(
+    x: Tensor, out: Tensor, rotation: Rotation | None, at_once: int
+) -> Iterator[tuple[Tensor, Tensor, Rotation | None]]:
+    """Parts of x and out, [B, N, h, D] both, with the tables of their tokens, of so many elements: some sequences, or
+    some tokens of one."""
     tokens = x.shape[1]
     if rotation is not None and rotation.place is None and tokens > len(rotation.cos):  # frame by frame
         for clip, target in zip(x, out, strict=True):
             shape = (-1, len(rotation.cos))
-            yield from _in_cache(clip.unflatten(0, shape), target.unflatten(0, shape), rotation)
+            yield from _parts_of(clip.unflatten(0, shape), target.unflatten(0, shape), rotation, at_once)
         return
     per_token = x.shape[2] * x.shape[3]
-    together, at_once = max(1, _IN_CACHE // (tokens * per_token)), max(1, _IN_CACHE // per_token)
+    together, tokens_at_once = max(1, at_once // (tokens * per_token)), max(1, at_once // per_token)
     for xs, outs in zip(x.split(together), out.split(together), strict=True):
-        for start in range(0, tokens, at_once):
-            some = slice(start, min(start + at_once, tokens))
+        for start in range(0, tokens, tokens_at_once):
+            some = slice(start, min(start + tokens_at_once, tokens))
             yield xs[:, some], outs[:, some], None if rotation is None else rotation.some(some)
+
+
+def elements_at_once(x: Tensor, norm: Norm | None, rotation: Rotation | None, dtype: torch.dtype) -> int:
+    """Elements of the parts in which heads are normed and rotated on a CPU: their float32 copies are to stay in cache,
+    and to give every core enough to do. The fastest of a few sizes, measured once for a machine."""
+    if x.device.type == "meta" or x.numel() <= min(AT_ONCE.values()):
+        return min(AT_ONCE.values())
+    kind = f"{x.shape[-1]}{' normed' if norm else ''}{' rotated' if rotation else ''}"
+    question = f"heads {str(x.dtype).removeprefix('torch.')} {kind}"
+    times = memory_of(x.device).times(question, lambda: _times_of_parts(x, norm, rotation, dtype))
+    return AT_ONCE[fastest(times, AT_ONCE)]
+
+
+def _times_of_parts(x: Tensor, norm: Norm | None, rotation: Rotation | None, dtype: torch.dtype) -> Times:
+    """Milliseconds that heads of the shape of x take, so many that the largest part is one of several."""
+    tokens = 4 * max(AT_ONCE.values()) // (x.shape[2] * x.shape[3])
+    generator = torch.Generator(x.device).manual_seed(0)
+    sample = torch.randn(1, tokens, *x.shape[2:], generator=generator, device=x.device).to(x.dtype)
+    if rotation is not None:
+        rotation = rotation.rows(torch.arange(tokens, device=x.device) % len(rotation.cos))
+    ways = {name: partial(_by_parts, sample, norm, rotation, dtype, size) for name, size in AT_ONCE.items()}
+    return measure(ways)
 
 
 @_one_pass()

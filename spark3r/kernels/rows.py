@@ -7,8 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from spark3r.kernels.choice import Times, measure, memory_of
-from spark3r.kernels.dispatch import fastest
+from spark3r.kernels.choice import Times, fastest, measure, memory_of
 from spark3r.meta import device_kind
 
 HIDDEN_AT_ONCE = 1 << 26  # elements of the hidden layer that exist at once on a GPU

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spark3r.kernels import elementwise
+from spark3r.kernels.choice import Memory
 from spark3r.kernels.elementwise import Norm, Rotation
 
 ROOT = Path(__file__).parents[2]
@@ -49,10 +50,10 @@ def slow_turned(x: Tensor, cos: Tensor, sin: Tensor, parts: int) -> Tensor:
 
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("chosen", [False, True])
-@pytest.mark.parametrize("in_cache", [1 << 18, 12])
-def test_heads_first_is_norm_then_rotation(parts: int, chosen: bool, in_cache: int, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("at_once", [1 << 18, 12])
+def test_heads_first_is_norm_then_rotation(parts: int, chosen: bool, at_once: int, monkeypatch: pytest.MonkeyPatch):
     """For tokens of several frames under one table, and for chosen ones; in parts of any size."""
-    monkeypatch.setattr(elementwise, "_IN_CACHE", in_cache)
+    monkeypatch.setattr(elementwise, "elements_at_once", lambda *_: at_once)
     x, norm = drawn(2, 6, 3, 8), Norm(drawn(8, seed=1), drawn(8, seed=2), EPS)
     rotation = rotation_of(3, 8, parts)
     places = torch.tensor([2, 0, 4, 1, 5, 3]) if chosen else torch.arange(6)
@@ -63,6 +64,26 @@ def test_heads_first_is_norm_then_rotation(parts: int, chosen: bool, in_cache: i
         place = int(places[token]) % 3
         expected = slow_turned(norm.of(x[clip, token, head]), rotation.cos[place], rotation.sin[place], parts)
         torch.testing.assert_close(out[clip, head, token], expected)
+
+
+@pytest.mark.parametrize("best", elementwise.AT_ONCE)
+def test_the_fastest_size_of_parts_is_taken(best: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    memory = Memory(tmp_path / "kernels.json", "this machine")
+    monkeypatch.setattr(elementwise, "memory_of", lambda device: memory)
+    times = {name: 1.0 if name == best else 2.0 for name in elementwise.AT_ONCE}
+    monkeypatch.setattr(elementwise, "_times_of_parts", lambda *_: times)
+    norm = Norm(drawn(8, seed=1), drawn(8, seed=2), EPS)
+    many = torch.empty(1, min(elementwise.AT_ONCE.values()), 1, 8)
+    assert elementwise.elements_at_once(many, norm, None, torch.float32) == elementwise.AT_ONCE[best]
+    assert elementwise.elements_at_once(many[:, :4], norm, None, torch.float32) == min(elementwise.AT_ONCE.values())
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_every_size_of_parts_is_timed(rotated: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(elementwise, "AT_ONCE", {"small": 16, "large": 64})
+    norm, rotation = Norm(drawn(8, seed=1), drawn(8, seed=2), EPS), rotation_of(3, 8, 1) if rotated else None
+    times = elementwise._times_of_parts(drawn(1, 6, 3, 8), norm, rotation, torch.float32)
+    assert set(times) == {"small", "large"}
 
 
 def test_heads_first_without_norm_or_rotation_moves_nothing():

@@ -82,8 +82,8 @@ class Network(nn.Module):
         layout = self.trunk.layout(frames, self.grid(height, width))
         taps = self.aggregate(encoded.patches, layout, plan)
         cameras = self.cameras(taps, height, width)
-        answer = self.dense(taps, encoded.skip, slice(None), height, width, cameras.scale)
-        depth, logit, intrinsics = (None if x is None else x.unflatten(0, (batch, frames)) for x in answer)
+        predicted = self.dense(taps, encoded.skip, slice(None), height, width, cameras.scale)
+        depth, logit, intrinsics = (None if x is None else x.unflatten(0, (batch, frames)) for x in predicted)
         intrinsics = cameras.intrinsics if intrinsics is None else intrinsics
         assert depth is not None
         assert logit is not None
@@ -143,11 +143,11 @@ class Network(nn.Module):
         chosen = [
             tuple(part.flatten(0, 1)[frames].to(self.device, non_blocking=True) for part in tap) for tap in taps.dense
         ]
-        answer: Dense = self.dense_head(chosen, self.grid(height, width), skip)
+        predicted: Dense = self.dense_head(chosen, self.grid(height, width), skip)
         if scale is None:
-            return answer
+            return predicted
         of_frames = scale.repeat_interleave(taps.dense[0][0].shape[1])[frames]
-        return answer._replace(depth=answer.depth * of_frames[:, None, None])
+        return predicted._replace(depth=predicted.depth * of_frames[:, None, None])
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Patches of a picture (rows, columns)."""

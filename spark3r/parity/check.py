@@ -17,7 +17,7 @@ from torch import Tensor
 
 from spark3r.errors import CheckpointError
 from spark3r.models.checkpoints import fill, skeleton
-from spark3r.parity.answers import Values, answers
+from spark3r.parity.predictions import Values, predictions_of
 from spark3r.parity.sizes import BUILDERS, Facts
 
 LARGEST_ERROR = 2e-5  # of the largest value
@@ -72,11 +72,11 @@ def check(path: Path) -> Parity:
     network = skeleton(config).eval().requires_grad_(False)
     fill(network, converter.translate(state, config), path.name)
     with torch.inference_mode():
-        predictions = answers(network, family, expected)
+        predictions = predictions_of(network, family, expected)
     named = {name: value for name, value in expected.items() if name.startswith(("mid.", "out."))}
     missing = sorted(set(named) - set(predictions))
     if missing:
-        raise CheckpointError(f"{path.name}: no answer for {', '.join(missing)}")
+        raise CheckpointError(f"{path.name}: no prediction for {', '.join(missing)}")
     return Parity(family, path.name, {name: _error(name, predictions[name], value) for name, value in named.items()})
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with an answer, as numbers to be lowered."""
+"""What is wrong with a prediction, as numbers to be lowered."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ class Predicted(NamedTuple):
     world_from_camera: Tensor  # [B, S, 4, 4]
 
 
-def depth_losses(answer: Predicted, truth: Targets) -> dict[str, Tensor]:
+def depth_losses(predicted: Predicted, truth: Targets) -> dict[str, Tensor]:
     """Log depth, its gradients at three scales, and the Laplace term that teaches confidence alone."""
-    error = answer.depth.float().log() - truth.depth.log()
+    error = predicted.depth.float().log() - truth.depth.log()
     gradient = error.new_zeros(())
     for step in (1, 2, 4):
         coarse = error[..., ::step, ::step]
         gradient = (
             gradient + coarse.diff(dim=-1).abs().clamp_max(1.0).mean() + coarse.diff(dim=-2).abs().clamp_max(1.0).mean()
         )
-    logit = answer.confidence_logit.float().clamp(-4.0, 6.0)
+    logit = predicted.confidence_logit.float().clamp(-4.0, 6.0)
     laplace = (error.detach().abs() * logit.exp() - logit).mean()
     return {"depth": error.abs().mean(), "gradient": gradient, "confidence": laplace}
 
 
-def point_loss(answer: Predicted, truth: Targets, stride: int = 4) -> Tensor:
+def point_loss(predicted: Predicted, truth: Targets, stride: int = 4) -> Tensor:
     """Distance of world points from predicted depth and pose to the true ones, relative to their distance."""
     some = (slice(None), slice(None), slice(stride // 2, None, stride), slice(stride // 2, None, stride))
-    points = world_points(answer.depth.float()[some], truth.rays[some], answer.world_from_camera.float())
+    points = world_points(predicted.depth.float()[some], truth.rays[some], predicted.world_from_camera.float())
     wanted = truth.points[some]
     return ((points - wanted).norm(dim=-1) / (0.5 + wanted.norm(dim=-1))).mean()
 
@@ -51,16 +51,16 @@ def rotation_gap(a: Tensor, b: Tensor) -> Tensor:
     return ((a - b).square().sum((-1, -2)) * 0.5 + 1e-6).sqrt()
 
 
-def pose_losses(answer: Predicted, truth: Targets) -> dict[str, Tensor]:
+def pose_losses(predicted: Predicted, truth: Targets) -> dict[str, Tensor]:
     """Absolute pose, pose of each frame relative to each other, and field of view."""
-    found, wanted = answer.world_from_camera.float(), truth.world_from_camera
+    found, wanted = predicted.world_from_camera.float(), truth.world_from_camera
     translation = (found[..., :3, 3] - wanted[..., :3, 3]).norm(dim=-1).mean()
     rotation = rotation_gap(found[..., :3, :3], wanted[..., :3, :3]).mean()
     between_found, between_wanted = relative(found), relative(wanted)
     turn = rotation_gap(between_found[0], between_wanted[0]).mean()
     shift = (between_found[1] - between_wanted[1]).square().sum(-1).add(1e-6).sqrt().mean()
-    fov = (answer.pose[..., 7:] - truth.field_of_view()).abs().mean()
-    length = (answer.pose[..., 3:7].norm(dim=-1) - 1.0).square().mean()
+    fov = (predicted.pose[..., 7:] - truth.field_of_view()).abs().mean()
+    length = (predicted.pose[..., 3:7].norm(dim=-1) - 1.0).square().mean()
     return {"translation": translation, "rotation": rotation + 0.1 * length, "pair": turn + shift, "fov": fov}
 
 

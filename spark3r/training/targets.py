@@ -12,7 +12,7 @@ from spark3r.training.scenes.sequences import Clips
 
 @dataclass(frozen=True)
 class Targets:
-    """Truth in the frame and scale of the model's answer."""
+    """Truth in the frame and scale of the model's prediction."""
 
     images: Tensor  # [B, S, 3, H, W]
     depth: Tensor  # [B, S, H, W]

@@ -95,11 +95,11 @@ def validate(network: Network, clips: list[Clips], autocast: bool) -> Validation
     for batch in clips:
         truth = targets_of(batch)
         with torch.autocast(truth.depth.device.type, torch.bfloat16, enabled=autocast):
-            answer = network(truth.images)
-        depth, centres = answer.depth.float(), answer.world_from_camera[..., :3, 3].float()
-        rotation, direction = pair_errors(answer.world_from_camera.float(), truth.world_from_camera)
+            predicted = network(truth.images)
+        depth, centres = predicted.depth.float(), predicted.world_from_camera[..., :3, 3].float()
+        rotation, direction = pair_errors(predicted.world_from_camera.float(), truth.world_from_camera)
         worst = torch.maximum(rotation, direction)
-        focal = answer.intrinsics[..., 0, 0] / truth.intrinsics[..., 0, 0]
+        focal = predicted.intrinsics[..., 0, 0] / truth.intrinsics[..., 0, 0]
         for i in range(len(depth)):
             scale = (truth.depth[i] / depth[i]).median()
             rows.append([

@@ -75,9 +75,9 @@ def losses_of(
         cameras = network.cameras(taps, height, width)
         depth, logit, _ = network.dense(taps, encoded.skip[dense], dense, height, width)
     depth, logit = (x.unflatten(0, (batch, frames // step)) for x in (depth, logit))
-    answer = Predicted(depth, logit, cameras.pose[:, dense], cameras.world_from_camera[:, dense])
-    parts = depth_losses(answer, truth.some(dense)) | {"point": point_loss(answer, truth.some(dense))}
-    parts |= pose_losses(answer._replace(pose=cameras.pose, world_from_camera=cameras.world_from_camera), truth)
+    predicted = Predicted(depth, logit, cameras.pose[:, dense], cameras.world_from_camera[:, dense])
+    parts = depth_losses(predicted, truth.some(dense)) | {"point": point_loss(predicted, truth.some(dense))}
+    parts |= pose_losses(predicted._replace(pose=cameras.pose, world_from_camera=cameras.world_from_camera), truth)
     return parts | supervision.losses(truth)
 
 
@@ -208,7 +208,7 @@ def _worker_process(
     bounds: Any,  # the shared array of MicroBatches
     link: Connection,
 ) -> None:
-    """Life of a worker: wait for a plan, work, answer, render ahead."""
+    """Life of a worker: wait for a plan, work, reply, render ahead."""
     torch.set_num_threads(config.threads)
     os.environ["SPARK3R_COMPILE"] = "1" if config.compile_renderer else "0"
     network, supervision = network_and_supervision(config, model)

@@ -1,4 +1,4 @@
-"""What a camera head answers, and how raw poses become cameras; the camera head of the small model."""
+"""What a camera head predicts, and how raw poses become cameras; the camera head of the small model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a dense head answers; the dense head of the small model."""
+"""What a dense head predicts; the dense head of the small model."""
 
 from __future__ import annotations
 

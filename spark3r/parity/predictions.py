@@ -102,7 +102,7 @@ def _views(network: Network, family: str) -> dict[str, tuple[str, str]]:
     return views
 
 
-def answers(network: Network, family: str, given: Values) -> Values:
+def predictions_of(network: Network, family: str, given: Values) -> Values:
     """Every number of the oracle, as our network says it."""
     images = given["input.images"]
     size = (images.shape[-2], images.shape[-1])
@@ -114,14 +114,14 @@ def answers(network: Network, family: str, given: Values) -> Values:
         whole = [tap for (tap,) in network.trunk(encoded.patches.clone(), layout)]
         taps = network.aggregate(encoded.patches.clone(), layout)
         cameras = network.cameras(taps, *size)
-        answer = _Answer(network, images.shape[1], size, encoded.patches, whole, taps, cameras, seen)
-        values = _OUTPUTS[family](answer)
+        prediction = _Prediction(network, images.shape[1], size, encoded.patches, whole, taps, cameras, seen)
+        values = _OUTPUTS[family](prediction)
     once = {name: value[0] for name, value in seen.items() if name.startswith("mid.")}
     return once | values
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _Prediction:
     """A network's run, as far as the outputs need it."""
 
     network: Network
@@ -171,88 +171,90 @@ def _to_world(points: Tensor, world_from_camera: Tensor) -> Tensor:  # [B, S, H,
     return (rotation[:, :, None, None] @ points[..., None])[..., 0] + centre[:, :, None, None]
 
 
-def _vggt(answer: _Answer) -> Values:
-    depth, confidence = answer.depth()
-    grid = answer.network.grid(*answer.size)
-    head = answer.network.point_head
-    read = [head.read(i, tapped)[0].flatten(0, 1) for i, tapped in enumerate(answer.tapped())]
-    raw = answer.framed(head.raw(read, grid))
+def _vggt(prediction: _Prediction) -> Values:
+    depth, confidence = prediction.depth()
+    grid = prediction.network.grid(*prediction.size)
+    head = prediction.network.point_head
+    read = [head.read(i, tapped)[0].flatten(0, 1) for i, tapped in enumerate(prediction.tapped())]
+    raw = prediction.framed(head.raw(read, grid))
     points = raw[:, :, :3].movedim(2, -1)
-    poses = torch.stack(answer.seen["changes"]).cumsum(0)
+    poses = torch.stack(prediction.seen["changes"]).cumsum(0)
     return {
         "out.depth": depth[..., None],
         "out.depth_conf": confidence,
         "out.world_points": points.sign() * points.abs().expm1(),
         "out.world_points_conf": 1 + raw[:, :, 3].exp(),
         "out.pose_enc_iters": torch.cat((poses[..., :7], poses[..., 7:].relu()), dim=-1),
-        **answer.posed(depth),
+        **prediction.posed(depth),
     }
 
 
-def _pi3(answer: _Answer) -> Values:
-    ray, dense = _rays(answer)
-    local = answer.framed(torch.cat((ray, torch.ones_like(ray[:, :1])), dim=1) * dense.depth[:, None]).movedim(2, -1)
+def _pi3(prediction: _Prediction) -> Values:
+    ray, dense = _rays(prediction)
+    local = prediction.framed(torch.cat((ray, torch.ones_like(ray[:, :1])), dim=1) * dense.depth[:, None]).movedim(
+        2, -1
+    )
     return {
         "out.local_points": local,
-        "out.points": _to_world(local, answer.cameras.world_from_camera),
-        "out.conf": answer.framed(dense.confidence_logit)[..., None],
-        "out.camera_poses": answer.cameras.world_from_camera,
+        "out.points": _to_world(local, prediction.cameras.world_from_camera),
+        "out.conf": prediction.framed(dense.confidence_logit)[..., None],
+        "out.camera_poses": prediction.cameras.world_from_camera,
     }
 
 
-def _pi3x(answer: _Answer) -> Values:
-    ray, _ = _rays(answer)
-    assert answer.cameras.scale is not None
+def _pi3x(prediction: _Prediction) -> Values:
+    ray, _ = _rays(prediction)
+    assert prediction.cameras.scale is not None
     direction = torch.cat((ray, torch.ones_like(ray[:, :1])), dim=1)
-    rays = answer.framed(torch.nn.functional.normalize(direction, dim=1)).movedim(2, -1)
-    return {**_pi3(answer), "out.metric": answer.cameras.scale, "out.rays": rays}
+    rays = prediction.framed(torch.nn.functional.normalize(direction, dim=1)).movedim(2, -1)
+    return {**_pi3(prediction), "out.metric": prediction.cameras.scale, "out.rays": rays}
 
 
-def _rays(answer: _Answer) -> tuple[Tensor, Dense]:
+def _rays(prediction: _Prediction) -> tuple[Tensor, Dense]:
     """x/z and y/z of every pixel's point, [B·S, 2, H, W], and what the dense head says."""
-    head, size = answer.network.dense_head, answer.size
+    head, size = prediction.network.dense_head, prediction.size
     assert isinstance(head, PointHead)
-    ray, _ = head.rays(answer.whole[-1].flatten(0, 1), answer.network.grid(*size))
-    return ray, answer.network.dense(answer.taps, None, slice(None), *size, answer.cameras.scale)
+    ray, _ = head.rays(prediction.whole[-1].flatten(0, 1), prediction.network.grid(*size))
+    return ray, prediction.network.dense(prediction.taps, None, slice(None), *size, prediction.cameras.scale)
 
 
-def _vggt_omega(answer: _Answer) -> Values:
-    depth, confidence = answer.depth()
-    config = answer.network.config
-    aggregated = {f"mid.agg{(tap - 1) // 2}": x for tap, x in zip(config.taps, answer.whole, strict=True)}
+def _vggt_omega(prediction: _Prediction) -> Values:
+    depth, confidence = prediction.depth()
+    config = prediction.network.config
+    aggregated = {f"mid.agg{(tap - 1) // 2}": x for tap, x in zip(config.taps, prediction.whole, strict=True)}
     return {
         "out.depth": depth[..., None],
         "out.depth_conf": confidence,
-        "out.camera_and_register_tokens": answer.whole[-1][:, :, : config.tokens.special],
-        **answer.posed(depth),
+        "out.camera_and_register_tokens": prediction.whole[-1][:, :, : config.tokens.special],
+        **prediction.posed(depth),
         **aggregated,
     }
 
 
-def _da3(answer: _Answer) -> Values:
-    depth, confidence = answer.depth()
-    head = answer.network.dense_head
+def _da3(prediction: _Prediction) -> Values:
+    depth, confidence = prediction.depth()
+    head = prediction.network.dense_head
     assert isinstance(head, DptHead)
-    grid = answer.network.grid(*answer.size)
-    rays, ray_logit = head.rays(head.pyramid([tap.flatten(0, 1) for (tap,) in answer.taps.dense], grid), grid)
-    class_tokens = answer.framed(answer.encoded)[:, :, 0]
+    grid = prediction.network.grid(*prediction.size)
+    rays, ray_logit = head.rays(head.pyramid([tap.flatten(0, 1) for (tap,) in prediction.taps.dense], grid), grid)
+    class_tokens = prediction.framed(prediction.encoded)[:, :, 0]
     chosen = balanced_reference(class_tokens)
-    reference = chosen if answer.frames >= FEWEST_FRAMES_TO_CHOOSE_FROM else torch.full_like(chosen, -1)
-    halves = (head.pyramid.features(tapped.local, tapped.whole) for tapped in answer.tapped())
+    reference = chosen if prediction.frames >= FEWEST_FRAMES_TO_CHOOSE_FROM else torch.full_like(chosen, -1)
+    halves = (head.pyramid.features(tapped.local, tapped.whole) for tapped in prediction.tapped())
     features = {f"mid.feat{i}": torch.cat(both, dim=-1) for i, both in enumerate(halves)}
     return {
         "out.depth": depth,
         "out.depth_conf": confidence,
-        "out.ray": answer.framed(rays),
-        "out.ray_conf": 1 + answer.framed(ray_logit).exp(),
+        "out.ray": prediction.framed(rays),
+        "out.ray_conf": 1 + prediction.framed(ray_logit).exp(),
         "mid.ref_index": reference,
-        "mid.cam_token": answer.whole[-1][:, :, 0],
-        **answer.posed(depth),
+        "mid.cam_token": prediction.whole[-1][:, :, 0],
+        **prediction.posed(depth),
         **features,
     }
 
 
-_OUTPUTS: dict[str, Callable[[_Answer], Values]] = {
+_OUTPUTS: dict[str, Callable[[_Prediction], Values]] = {
     "vggt": _vggt,
     "pi3": _pi3,
     "pi3x": _pi3x,

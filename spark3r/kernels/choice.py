@@ -25,7 +25,8 @@ from spark3r.errors import InputError
 from spark3r.files import replacing
 
 CACHE_FOLDER = "SPARK3R_CACHE"  # the environment variable that moves the cache folder
-_ROUNDS = 3
+_FEWEST, _MOST = 3, 9  # rounds: more than the fewest while other work disturbs them
+_AGREE = 1.25  # the two shortest runs of a way are this close where nothing has disturbed both
 _GIVE_UP = 10.0  # after its first timed round a way so many times slower than the fastest is not timed again
 
 Times = dict[str, float]
@@ -35,18 +36,32 @@ Times = dict[str, float]
 def measure(ways: Mapping[str, Callable[[], object]], clock: Callable[[], float] = time.perf_counter) -> Times:
     """The shortest of a few runs of each way, taken in turns after a warm-up. A way that raises is left out.
 
-    `clock` tells seconds, when all that was started is done.
+    What is found is remembered for good, so a disturbed moment must not decide: there are more runs while the two
+    shortest of any way disagree. `clock` tells seconds, when all that was started is done.
     """
     runnable = {name: way for name, way in ways.items() if _runs(way)}
-    times: Times = {}
-    for _ in range(_ROUNDS):
+    spent: dict[str, list[float]] = {name: [] for name in runnable}
+
+    def shortest() -> Times:
+        return {name: min(some) * 1e3 for name, some in spent.items() if some}
+
+    for number in range(_MOST):
+        if number >= _FEWEST and all(map(_agree, spent.values())):
+            break
         for name, way in runnable.items():
-            if times.get(name, 0.0) > _GIVE_UP * min(times.values(), default=math.inf):
+            known = shortest()
+            if known.get(name, 0.0) > _GIVE_UP * min(known.values(), default=math.inf):
                 continue
             start = clock()
             way()
-            times[name] = min(times.get(name, math.inf), (clock() - start) * 1e3)
-    return times
+            spent[name].append(clock() - start)
+    return shortest()
+
+
+def _agree(some: list[float]) -> bool:
+    """Whether a way was seen twice to take about as long; what was given up after one run need not be."""
+    first, *others = sorted(some)
+    return not others or others[0] <= _AGREE * first
 
 
 def fastest(times: Times, ways: Iterable[str]) -> str:

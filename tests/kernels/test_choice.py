@@ -52,6 +52,13 @@ def test_the_shortest_of_several_turns_counts_and_the_warm_up_does_not():
     assert times == pytest.approx({"steady": 2000.0, "jittery": 1500.0})
 
 
+def test_a_disturbed_moment_does_not_decide():
+    """While other work runs everything takes long; the rounds go on until two runs of every way agree."""
+    shop = Workshop(good=[1.0, 15.0, 19.0, 1.0, 1.0], bad=[2.0, 5.0, 2.0, 60.0, 2.0])
+    assert measure(shop.ways, shop.clock) == pytest.approx({"good": 1000.0, "bad": 2000.0})
+    assert shop.calls == {"good": 5, "bad": 5}
+
+
 def test_what_does_not_run_is_no_candidate():
     shop = Workshop(only=[1.0])
     assert list(measure({"broken": refuses, **shop.ways}, shop.clock)) == ["only"]

@@ -145,7 +145,9 @@ def drawn(run: Reconstruction, baseline: Baseline, view: ViewSettings) -> Iterat
     server = open_viser()
     try:
         pane = PaneScene(server, view)
+        may_stop()
         pane.show(run, baseline)
+        may_stop()
         pane.look(baseline.framing.fit())
         yield server
     finally:
@@ -167,13 +169,14 @@ def _view(run: Reconstruction, baseline: Baseline) -> str:
 def _sheets(timeline: Timeline) -> dict[str, str]:
     """Every sheet of the strip as a data URL, by "<kind>-<number>"."""
     count = math.ceil(len(timeline.baseline.scene) / PER_SHEET)
+    kinds = timeline.description["kinds"]
+    return {f"{kind}-{number}": _sheet(timeline, kind, number) for kind in kinds for number in range(count)}
+
+
+def _sheet(timeline: Timeline, kind: str, number: int) -> str:
     may_stop()
-    return {
-        f"{kind}-{number}": f"data:image/{'jpeg' if kind == 'input' else 'png'};base64,"
-        + base64.b64encode(timeline.sheet(kind, number)).decode()
-        for kind in timeline.description["kinds"]
-        for number in range(count)
-    }
+    picture = base64.b64encode(timeline.sheet(kind, number)).decode()
+    return f"data:image/{'jpeg' if kind == 'input' else 'png'};base64,{picture}"
 
 
 def _factors(content: Content) -> list[tuple[str, str, str]]:

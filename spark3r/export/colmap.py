@@ -38,6 +38,7 @@ DEFAULT_MAX_POINTS = 100_000  # dense clouds make splat training start from mill
 POINT_BYTES = 350  # text and binary, with about four observations
 ZIPPED_POINT_BYTES = 140
 JPEG_QUALITY = 95
+PACKED_BYTES = 1 << 20  # of a member of a .zip, between looks whether to stop
 SAME_ASPECT = 1.02  # photos whose aspects differ by less were taken alike
 
 
@@ -80,6 +81,7 @@ def write_folder(scene: Reconstruction, path: Path, filters: Filters, origin: Or
         views = [_view(scene, frame, lenses[frame], names[frame], seen.of_frame(frame)) for frame in frames.tolist()]
         model = Model(tuple(views), cloud.xyz, cloud.rgb)
         colmap_files.write(model, folder / "sparse" / "0")
+        may_stop()
         (folder / "sparse_pc.ply").write_bytes(ply_bytes(cloud, told))
         (folder / "transforms.json").write_text(json.dumps(_transforms(scene, model, frames, told), indent=1) + "\n")
 
@@ -92,13 +94,13 @@ def write_zip(scene: Reconstruction, path: Path, filters: Filters, origin: Origi
         members = sorted(folder.rglob("*"), key=lambda member: (member.name != MARKER, member))
         with zipfile.ZipFile(temporary, "w") as archive:
             for member in members:
-                may_stop()
                 packed = member.suffix not in (".jpg", ".json") or member.name == "transforms.json"
-                archive.write(
-                    member,
-                    f"{path.stem}/{member.relative_to(folder)}",
-                    zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED,
-                )
+                entry = zipfile.ZipInfo.from_file(member, f"{path.stem}/{member.relative_to(folder)}")
+                entry.compress_type = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+                with member.open("rb") as source, archive.open(entry, "w") as target:
+                    while block := source.read(PACKED_BYTES):
+                        may_stop()
+                        target.write(block)
 
 
 def image_bytes(scene: Reconstruction) -> int:
@@ -154,6 +156,7 @@ def _lens(scene: Reconstruction, height: int, width: int, usual_aspect: float, o
 
 
 def _view(scene: Reconstruction, frame: int, lens: Lens, name: str, seen: tuple[np.ndarray, np.ndarray]) -> View:
+    may_stop()
     points, pixels = seen
     camera_from_world = np.linalg.inv(scene.world_from_camera[frame].astype(np.float64))
     x, y, z, w = quaternion_from_matrix(torch.from_numpy(camera_from_world[:3, :3])).tolist()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from spark3r.stopping import may_stop
+
 PINHOLE = 1  # model id in the binary files
 UNKNOWN_ERROR = -1.0  # COLMAP's own mark of a point whose reprojection error was not computed
 
@@ -70,9 +72,11 @@ def write(model: Model, folder: Path) -> None:
     cameras = model.cameras()
     (folder / "cameras.txt").write_text(_cameras_text(cameras))
     (folder / "images.txt").write_text(_images_text(model, cameras))
+    may_stop()
     (folder / "points3D.txt").write_text(_points_text(model))
     (folder / "cameras.bin").write_bytes(_cameras_binary(cameras))
     (folder / "images.bin").write_bytes(_images_binary(model, cameras))
+    may_stop()
     (folder / "points3D.bin").write_bytes(_points_binary(model))
 
 
@@ -87,6 +91,7 @@ def _images_text(model: Model, cameras: dict[Camera, int]) -> str:
     """Two lines an image and two of comments: some readers count lines, and want an even number."""
     lines = ["# IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME", "# POINTS2D[] as (X, Y, POINT3D_ID)"]
     for number, view in enumerate(model.views, 1):
+        may_stop()
         pose = _numbers((*view.wxyz, *view.translation))
         lines.append(f"{number} {pose} {cameras[view.camera]} {view.name}")
         seen = zip(view.pixels.tolist(), (view.points + 1).tolist(), strict=True)
@@ -115,6 +120,7 @@ def _cameras_binary(cameras: dict[Camera, int]) -> bytes:
 def _images_binary(model: Model, cameras: dict[Camera, int]) -> bytes:
     parts = [struct.pack("<Q", len(model.views))]
     for number, view in enumerate(model.views, 1):
+        may_stop()
         parts.append(struct.pack("<i7di", number, *view.wxyz, *view.translation, cameras[view.camera]))
         parts.append(view.name.encode() + b"\0" + struct.pack("<Q", len(view.points)))
         seen = np.empty(len(view.points), [("xy", "<f8", 2), ("point", "<i8")])

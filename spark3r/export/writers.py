@@ -11,6 +11,7 @@ from spark3r.export.contents import Filters, Origin, about
 from spark3r.files import replacing
 from spark3r.geometry import quaternion_from_matrix, unproject_pixels, upright
 from spark3r.reconstruction import PointCloud, Reconstruction
+from spark3r.stopping import may_stop
 
 # Depth of a drawn frustum, as a part of the median depth of the scene.
 FRUSTUM_DEPTH = 0.06
@@ -37,6 +38,7 @@ def write_glb(scene: Reconstruction, path: Path, filters: Filters, origin: Origi
     import trimesh.path
 
     cloud = filters.points(scene)
+    may_stop()
     turn = upright(scene.world_from_camera)
     content = trimesh.Scene(metadata=about(scene, origin, filters.words(), GLB_AXES))
     points = trimesh.PointCloud(cloud.xyz @ turn.T, colors=linear_colours(cloud.rgb))
@@ -45,6 +47,7 @@ def write_glb(scene: Reconstruction, path: Path, filters: Filters, origin: Origi
     assert isinstance(cameras, trimesh.path.Path3D)
     cameras.colors = [FRUSTUM_COLOUR] * len(cameras.entities)
     content.add_geometry(cameras, geom_name="cameras", node_name="cameras")
+    may_stop()
     with replacing(path) as temporary:
         content.export(temporary, file_type="glb")
 
@@ -52,6 +55,7 @@ def write_glb(scene: Reconstruction, path: Path, filters: Filters, origin: Origi
 def write_ply(scene: Reconstruction, path: Path, filters: Filters, origin: Origin) -> None:
     """Binary PLY in OpenCV axes: x y z, red green blue, confidence in (0, 1], frame 0 … S-1 of each point."""
     cloud = filters.points(scene)
+    may_stop()
     with replacing(path) as temporary:
         temporary.write_bytes(ply_bytes(cloud, about(scene, origin, filters.words())))
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from spark3r.geometry import Similarity, nearest_rotation, unproject_pixels
 from spark3r.metrics.depth import known
+from spark3r.stopping import may_stop
 
 # Points compared. They sample a room of 8 m to about 3 cm, or 0.4 % of its diagonal.
 SAMPLE = 100_000
@@ -62,6 +63,7 @@ def cloud_errors(prediction: View, truth: View) -> CloudErrors:
     clouds = _aligned(prediction, truth, (frame, row, column))
     if clouds is None:
         return CloudErrors(np.nan, np.nan, np.nan)
+    may_stop()
     normals = prediction.normals(frame, row, column)[clouds.has_prediction] @ clouds.rotation.T
     true_normals = truth.normals(frame, row, column)[clouds.has_truth]
     return _neighbour_errors(clouds.predicted, normals, clouds.true, true_normals)
@@ -139,7 +141,9 @@ def _neighbour_errors(
     from scipy.spatial import KDTree
 
     diagonal = box_diagonal(true_points)
+    may_stop()
     to_truth, nearest_true = KDTree(true_points, LEAF).query(points)
+    may_stop()
     distinct, first = np.unique(points, axis=0, return_index=True)  # a trivial baseline says the same in every frame
     to_prediction, nearest = KDTree(distinct, LEAF).query(true_points)
     agreement = np.abs((normals * true_normals[nearest_true]).sum(-1)).mean()

@@ -122,7 +122,8 @@ def epipolar_distances(
 
     A pair without a baseline draws no line: there it is the distance to where pure rotation moves the partner.
     """
-    reach = np.median(scene.depth[known(scene.depth)]) if known(scene.depth).any() else 1.0
+    depth = scene.depth[known(scene.depth)]
+    reach = np.median(depth) if depth.size else 1.0
     distances = np.full((2, len(frames)), _MISSED)
     for way, (here, there) in enumerate(((0, 1), (1, 0))):
         rays = _rays(scene, frames[:, here], pixels[:, here])

@@ -168,10 +168,11 @@ def test_stop_works_in_every_phase(
 
 
 def _endless(*_: object, **__: object) -> None:
-    """Work that never ends but when it is stopped between its steps."""
-    while True:
+    """Work that does not end for a while but when it is stopped between its steps."""
+    for _ in range(1000):
         may_stop()
         time.sleep(0.01)
+    raise RuntimeError("nobody stopped it")
 
 
 def test_stop_works_while_downloading(engine: Engine, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch) -> None:

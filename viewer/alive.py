@@ -37,5 +37,5 @@ async def _sign(request: Request) -> tuple[int, str]:
     try:
         sign = json.loads(text)
         return int(sign["beat"]), str(sign["key"])
-    except (ValueError, TypeError, LookupError, RecursionError):
+    except (ValueError, OverflowError, TypeError, LookupError, RecursionError):
         return -1, ""

@@ -11,6 +11,7 @@ import gradio as gr
 from spark3r.errors import InputError
 from viewer import charts, planning
 from viewer.address import read_query
+from viewer.calls import told
 from viewer.dials import DialFace
 from viewer.engine import Engine
 from viewer.layout import Components
@@ -86,7 +87,8 @@ class Handlers:
     def example_picked(self, event: gr.EventData, request: gr.Request) -> Updates:
         """One of the example clips was clicked."""
         session = self._sessions.of(request.session_hash)
-        picked = next((clip for clip in self._clips if clip.example == event.value), None)
+        (name,) = told(event, "value")
+        picked = next((clip for clip in self._clips if clip.example == name), None)
         if picked is None:
             return gr.skip()
         self._choose(session, picked)
@@ -107,7 +109,8 @@ class Handlers:
     def upload_refused(self, event: gr.EventData, request: gr.Request) -> Updates:
         """The server would not take the files that were dropped, and said why."""
         session = self._sessions.of(request.session_hash)
-        session.complaint = str(event.value)[:MOST_LETTERS]
+        (why,) = told(event, "value")
+        session.complaint = why[:MOST_LETTERS]
         return self._clip_parts(session)
 
     def clip_settled(self, values: Values, request: gr.Request) -> Updates:

@@ -7,7 +7,9 @@ from dataclasses import asdict
 import gradio as gr
 
 from spark3r.errors import InputError
+from spark3r.models.checkpoints import named
 from viewer import charts, planning, plot
+from viewer.calls import ODD_CALL, told
 from viewer.engine import Engine
 from viewer.handlers import Handlers, Values
 from viewer.layout import Components
@@ -75,15 +77,17 @@ class RunHandlers:
     async def acted(self, values: Values, event: gr.EventData, request: gr.Request) -> AsyncIterator[Updates]:
         """Something in the plot or among the runs was clicked."""
         session = self._sessions.of(request.session_hash)
-        action, value = event.action, event.value
         try:
+            action, value = told(event, "action", "value")
             if action == "sweep":
-                session.grid = Grid.read(event.queries, event.keys, bool(event.others))
+                queries, keys = told(event, "queries", "keys")
+                session.grid = Grid.read(queries, keys, bool(event.others))
                 session.sweep(self._handlers.request(session, values), session.grid)
                 async for update in self._followed(session):
                     yield update
                 return
             if action == "better":
+                named(value)  # a path of this machine's is for who starts the app
                 if not await self._stopped(session):
                     return
                 self._start(session, {**values, self._page.sampling.model: value}, both=False)
@@ -99,6 +103,8 @@ class RunHandlers:
     def _act(self, session: Session, action: str, value: str) -> Updates:
         """An action that takes no time."""
         settings: Updates = {}
+        if action in (*SIDES, "show") and value not in session.runs:
+            raise InputError("There is no such run any more: reload the page.")
         if action == "measure":
             session.measure = value
         elif action == "stop-sweep":
@@ -111,7 +117,7 @@ class RunHandlers:
             session.show(session.runs[value])
             settings = self._dials(session.runs[value])
         elif action == "within":
-            found = plot.fastest_within(session.compared, session.measure, float(value) / 100)
+            found = plot.fastest_within(session.compared, session.measure, _percent(value) / 100)
             if found is None:
                 raise InputError("No run is that good: sweep first, or allow more.")
             session.show(found)
@@ -156,3 +162,10 @@ class RunHandlers:
                 return
             sent, version = sent | shown, now
             await asyncio.sleep(LOOK_SECONDS)
+
+
+def _percent(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(ODD_CALL) from error

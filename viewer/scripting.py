@@ -7,7 +7,7 @@ numbers, file = client.predict([handle_file("clip.mp4")], "mini", "auto", 300, 0
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,12 +48,14 @@ class _Call:
     address: str
 
     @classmethod
-    def read(cls, values: tuple[Any, ...], request: gr.Request) -> "_Call":
+    def read(cls, values: tuple[Any, ...], request: gr.Request, models: Collection[str]) -> "_Call":
         """From the values of the inputs. Raises InputError for what none of them may be."""
         files, model, schedule, max_frames, resolution, suffix = values
         wanted = {"max_frames": max_frames, "fps": 0.0, "model": model, "resolution": resolution}
         if suffix not in SUFFIXES:
             raise InputError(f"format {suffix!r}: must be one of {', '.join(SUFFIXES)}.")
+        if model not in models:
+            raise InputError(f"model {model!r}: must be one of {', '.join(models)}.")
         if not files:
             raise InputError("No file came: give the clip as [handle_file(path)].")
         address = request.client.host if request.client else ""
@@ -64,8 +66,9 @@ class _Call:
 class Scripting:
     """Runs for scripts: no session, no panes; what they bring and get goes ten minutes later."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, models: Collection[str]) -> None:
+        """models: names that may be asked for; a path of this machine's is for who starts the app."""
+        self._engine, self._models = engine, models
 
     async def reconstruct(
         self, clip: Any, model: Any, schedule: Any, max_frames: Any, resolution: Any, format: Any, request: gr.Request
@@ -99,7 +102,7 @@ class Scripting:
     def _run(
         self, values: tuple[Any, ...], request: gr.Request, work: Work, cancelled: Callable[[], bool]
     ) -> tuple[Numbers, str]:
-        call, uploads = _Call.read(values, request), self._engine.uploads
+        call, uploads = _Call.read(values, request, self._models), self._engine.uploads
         user = f"script {threading.get_ident()}"
         if uploads is not None:
             uploads.use(call.files, user)

@@ -16,6 +16,7 @@ from starlette.middleware import Middleware
 from spark3r.examples import list_clips
 from spark3r.models.checkpoints import list_models
 from viewer.alive import alive_routes
+from viewer.calls import Page
 from viewer.charts import STATIC, model_label
 from viewer.completed import Completed
 from viewer.downloads import download_routes
@@ -147,13 +148,13 @@ def page(engine: Engine, sessions: Sessions, model: str) -> gr.Blocks:
         models.append((Path(model).name, model))
     cards = [ExampleClip(clip.name, clip.title, f"{clip.frames} frames", _thumbnail(clip.thumbnail)) for clip in ours]
     choices = Choices(cards, models, model)
-    with gr.Blocks(
+    with Page(
         title="Spark3R", analytics_enabled=False, fill_width=True,
     ) as demo:  # fmt: skip
         components = build(choices)
         showing = Showing(components)
         handlers = Handlers(components, sessions, engine, clips, cards, showing)
-        offer(Scripting(engine))
+        offer(Scripting(engine, [name for _, name in models]))
         wire(demo, components, handlers, RunHandlers(components, sessions, engine, handlers, showing), showing)
     return demo
 

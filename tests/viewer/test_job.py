@@ -167,7 +167,7 @@ def test_stop_works_in_every_phase(
     _stopped_while(Job(request_for(), engine, Nobody()), doing, monkeypatch)
 
 
-def _endless(*_: object, **__: object) -> None:
+def _endless(*given: object, **named: object) -> None:
     """Work that does not end for a while but when it is stopped between its steps."""
     for _ in range(1000):
         may_stop()

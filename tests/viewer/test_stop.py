@@ -175,7 +175,7 @@ def test_recordings_and_reports_ask_between_their_steps(
 ) -> None:
     scene, baseline = result
     assert stopped_at(2, lambda: report.recording(scene, baseline, ViewSettings())) == 2
-    timeline = Timeline(baseline, {"left": scene, "right": scene}, {}, "")
+    timeline = Timeline(baseline, {"left": scene, "right": scene}, {}, key="")
     drawn: list[str] = []
     monkeypatch.setattr(Timeline, "sheet", lambda *given: drawn.append(given[1]) or b"")
     assert stopped_at(2, lambda: report._sheets(timeline)) == 2

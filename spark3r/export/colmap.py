@@ -91,7 +91,8 @@ def write_zip(scene: Reconstruction, path: Path, filters: Filters, origin: Origi
     with tempfile.TemporaryDirectory(prefix="spark3r-") as place, replacing(path) as temporary:
         folder = Path(place) / path.stem
         write_folder(scene, folder, filters, origin)
-        members = sorted(folder.rglob("*"), key=lambda member: (member.name != MARKER, member))
+        files = [member for member in folder.rglob("*") if member.is_file()]
+        members = sorted(files, key=lambda member: (member.name != MARKER, member))
         with zipfile.ZipFile(temporary, "w") as archive:
             for member in members:
                 packed = member.suffix not in (".jpg", ".json") or member.name == "transforms.json"

@@ -29,7 +29,7 @@ class Page(gr.Blocks):
             error.print_exception = False
             raise
         except Exception as error:
-            log.info("a call was refused", exc_info=True)
+            log.debug("a call was refused", exc_info=True)
             raise gr.Error(ODD_CALL, print_exception=False) from error
 
 

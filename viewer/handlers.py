@@ -192,6 +192,7 @@ class Handlers:
         session.use(Path(file) for file in [values[page.reduction.file]] if file)
         session.settings = {name: values[part] for name, part in page.settings.items()}
         model, mode = values[page.sampling.model], values[page.reduction.mode]
+        model = model if isinstance(model, str) else ""  # gradio takes "nothing chosen" for a choice
         card = planning.card(model)
         always = {
             page.model_note: charts.model_note(card),

@@ -187,14 +187,16 @@ class RunReport:
 
 def _value(name: str, kind: Any, value: Any) -> Any:
     """`value` as the field's type, within its bounds; sliders deliver 4.0 for 4, an emptied box None."""
-    if kind is str:
-        return value or ""
     name = name.replace("kv_", "key/value_").replace("_", " ").capitalize()
+    if kind is str:
+        if not isinstance(value, str | None):
+            raise InputError(f"{name} is no word: choose one of those there are.")
+        return value or ""
     try:
         made = getattr(kind, "__origin__", kind)(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{name} is {value!r}: enter a number.") from error
     for least, most in getattr(kind, "__metadata__", ()):
         if not least <= made <= most:
-            raise InputError(f"{name} is {value:g}: enter {least} to {most}.")
+            raise InputError(f"{name} is {made:g}: enter {least} to {most}.")
     return made

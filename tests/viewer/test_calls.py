@@ -58,6 +58,15 @@ def test_odd_values_are_one_sentence(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(("model", "words"), [(None, "must be one of mini"), ([], "Model is no word")])
+@pytest.mark.parametrize("name", ["clip_settled", "settings_changed"])
+def test_no_model_at_all_is_one_sentence(
+    name: str, model: Any, words: str, asked: Running, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert words in json.dumps(answer(asked, name, values(asked, name, Model=model)))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_choice_that_is_not_offered_leaves_the_log_alone(asked: Running, capfd: pytest.CaptureFixture[str]) -> None:
     told = answer(asked, "settings_changed", values(asked, "settings_changed", Model="/etc/passwd"))
     assert "choices" in told["error"]

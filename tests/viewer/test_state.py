@@ -71,9 +71,11 @@ def test_a_factor_out_of_range_is_named(name: str, value: int) -> None:
         ("kv_factor", 5000, "Key/value factor is 5000: enter 1 to 256."),
         ("query_factor", 0, "Query factor is 0: enter 1 to 16."),
         ("group_size", float("inf"), "Group size is inf: enter a number."),
+        ("group_size", "5000", "Group size is 5000: enter 2 to 60."),
+        ("policy", ["spark3r"], "Policy is no word: choose one of those there are."),
     ],
 )
-def test_what_no_slider_offers_is_one_sentence(name: str, value: float, sentence: str) -> None:
+def test_what_no_slider_offers_is_one_sentence(name: str, value: object, sentence: str) -> None:
     with pytest.raises(InputError) as told:
         ReductionSettings.from_values({**SLIDERS, name: value})
     assert str(told.value) == sentence

@@ -10,9 +10,13 @@ import logging
 from typing import Any
 
 import gradio as gr
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spark3r.errors import InputError
 
+CALLS = "/gradio_api/"
+UPLOAD = "/gradio_api/upload"  # ours, and its troubles are
 ODD_CALL = "A value of this call is none that the page sends: reload the page."
 
 log = logging.getLogger(__name__)
@@ -31,6 +35,33 @@ class Page(gr.Blocks):
         except Exception as error:
             log.debug("a call was refused", exc_info=True)
             raise gr.Error(ODD_CALL, print_exception=False) from error
+
+
+class OddCalls:
+    """ASGI middleware around gradio: what its own readers break off over, before any handler is called, is answered.
+
+    Handlers work in the queue, which hears of their faults; so what arrives here is the caller's.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, sending)
+        except Exception:
+            path = scope.get("path", "")
+            if begun or not path.startswith(CALLS) or path.startswith(UPLOAD):
+                raise
+            log.debug("a call was refused", exc_info=True)
+            await JSONResponse({"error": ODD_CALL}, status_code=400)(scope, receive, send)
 
 
 def told(event: gr.EventData, *names: str) -> list[str]:

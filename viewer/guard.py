@@ -26,7 +26,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 COOKIE = "spark3r"
-CLOSED = "/gradio_api/proxy="  # gradio's way to other sites' files: this page shows none
+# What gradio offers and this page has no use for: other sites' files, states of the page that stay on the disk beyond
+# every quota, and a stream that tells developers of their changes.
+CLOSED = ("/gradio_api/proxy=", "/gradio_api/deep_link", "/gradio_api/dev/")
 LONGEST_NAME = 255  # bytes between two slashes of a path: what file systems take
 WRONG_PASSWORD_SECONDS = 1.0  # before the answer, so that guessing takes its time
 # What tells nothing and is asked without a password: gradio's own call at its start, and whether the app lives.
@@ -142,7 +144,10 @@ def same_origin(headers: Headers) -> bool:
     if origin is None:
         return True
     own = (headers.get("x-forwarded-host"), headers.get("host"))
-    site = urlsplit(origin).netloc  # empty for the opaque origin "null"
+    try:
+        site = urlsplit(origin).netloc  # empty for the opaque origin "null"
+    except ValueError:  # an address that none is
+        return False
     return bool(site) and site in own
 
 

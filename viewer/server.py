@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 from spark3r.examples import list_clips
 from spark3r.models.checkpoints import list_models
 from viewer.alive import alive_routes
-from viewer.calls import Page
+from viewer.calls import OddCalls, Page
 from viewer.charts import STATIC, model_label
 from viewer.completed import Completed
 from viewer.downloads import download_routes
@@ -120,7 +120,7 @@ def running(access: Access, model: str) -> Iterator[Running]:
                     *download_routes(sessions.by_download_key),
                     *timeline_routes(sessions.timeline_of, sessions.choose_frame),
                 ],
-                "middleware": [Middleware(Guard, policy=access.policy), Middleware(Completed)],
+                "middleware": [Middleware(Guard, policy=access.policy), Middleware(Completed), Middleware(OddCalls)],
             },
         )  # fmt: skip
         sessions.tidy = Forgetting(demo, sessions.knows).tidy

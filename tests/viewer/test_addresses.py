@@ -58,6 +58,13 @@ def test_the_page_fetches_nothing_for_anybody(site: str, page: Running, log: lis
     assert log == []
 
 
+@pytest.mark.parametrize("place", ["/gradio_api/deep_link?session_hash=x", "/gradio_api/dev/reload"])
+def test_what_the_page_has_no_use_for_is_closed(place: str, page: Running, log: list[str]) -> None:
+    """A state of the page would stay on the disk, beyond every quota."""
+    assert asked(page, place) == 404
+    assert log == []
+
+
 @pytest.mark.parametrize("place", ["gradio_api/queue/data?session_hash=nobody", "gradio_api/call/reconstruct/nobody"])
 def test_who_asks_for_an_unknown_session_is_told_so(place: str, page: Running, log: list[str]) -> None:
     """As every page does that outlives the app."""

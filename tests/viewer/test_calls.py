@@ -1,6 +1,7 @@
 """Calls that the page never makes: one sentence for the caller, nothing in the log, no file of this machine told."""
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,24 @@ def test_odd_actions_are_not_done(event: Any, asked: Running, capfd: pytest.Capt
     assert "passwd" not in json.dumps(told["data"] if told.get("data") else "")
     assert not asked.sessions.of(TAB).is_working
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("path", ["queue/join", "run/predict", "call/v2/compare", "cancel", "reset"])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"null", b"[" * 100_000, b'{"data":[],"fn_index":1e999}', b'{"data":[],"fn_index":-1}',
+     b'{"data":[],"fn_index":9999,"session_hash":"x"}', b'{"data":[1],"fn_index":0,"session_hash":"\\ud800"}',
+     b'{"data":[],"api_name":"/../x"}', b"\xff\xfe"],
+)  # fmt: skip
+def test_odd_bodies_are_refused_and_leave_the_log_alone(
+    path: str, body: bytes, asked: Running, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    kind = {"content-type": "application/json"}
+    answer = httpx.post(f"{asked.url}gradio_api/{path}", content=body, headers=kind, trust_env=False, timeout=20)
+    assert answer.status_code in (400, 404, 413, 422, 200) or "error" in answer.json()
+    assert "Traceback" not in answer.text
+    assert capfd.readouterr() == ("", "")
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
 
 
 @pytest.mark.parametrize("name", ["reconstruct", "compare"])

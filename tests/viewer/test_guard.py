@@ -74,7 +74,7 @@ def test_only_served_names_are_answered(listening: str, allowed: list[str], aske
     assert opens(client, host=asked) is answers
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:1"])
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:1", "http://[::1"])
 def test_another_site_changes_nothing_and_opens_no_socket(origin: str) -> None:
     client = client_of(AccessPolicy.of("127.0.0.1", [], None))
     assert client.post("/", headers={"origin": origin}).status_code == 403

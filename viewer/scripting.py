@@ -17,12 +17,12 @@ from starlette.concurrency import run_in_threadpool
 
 from spark3r.compare import compare
 from spark3r.errors import Cancelled, InputError
-from spark3r.estimate import schedule_for
 from spark3r.export import FORMATS, OWN_WORLD, Filters, Origin, estimated_bytes, file_name, write
 from spark3r.frames import Frames, frames_for
 from spark3r.inference import reconstruct
 from spark3r.models.network import Network
 from spark3r.reconstruction import USUAL_PERCENTILE, Reconstruction
+from spark3r.reduction.schedule import ReductionSchedule
 from spark3r.stopping import stoppable
 from viewer.engine import Engine, needed_bytes
 from viewer.planning import look_at
@@ -60,6 +60,8 @@ class _Call:
             raise InputError("No file came: give the clip as [handle_file(path)].")
         address = request.client.host if request.client else ""
         paths = tuple(Path(file) for file in files)
+        if not all(path.is_file() for path in paths):
+            raise InputError("A file of this clip is gone, as every file is after its run: bring it again.")
         return cls(paths, SamplingSettings.from_values(wanted), schedule or "auto", suffix, address)
 
 
@@ -145,7 +147,7 @@ class Scripting:
 def _reconstructed(
     frames: Frames, model: Network, schedule: str, resolution: int | None, cancelled: Callable[[], bool]
 ) -> tuple[Numbers, Reconstruction]:
-    scene = reconstruct(frames, model, schedule, resolution=resolution, cancel=cancelled)
+    scene = reconstruct(frames, model, _meant(schedule, frames, model), resolution=resolution, cancel=cancelled)
     about = {name: getattr(scene, name) for name in ("model", "device", "dtype", "kernel", "height", "width")}
     return {**about, "schedule": str(scene.schedule), "frames": len(scene), "cost": asdict(scene.cost)}, scene
 
@@ -153,9 +155,14 @@ def _reconstructed(
 def _compared(
     frames: Frames, model: Network, schedule: str, resolution: int | None, cancelled: Callable[[], bool]
 ) -> tuple[Numbers, Reconstruction]:
-    meant = schedule_for(schedule, len(frames), model)
+    meant = _meant(schedule, frames, model)
     comparison = compare(frames, model, meant, resolution=resolution, cancel=cancelled)
     return comparison.to_json(), comparison.reduced
+
+
+def _meant(schedule: str, frames: Frames, model: Network) -> ReductionSchedule:
+    """By a word; files of this machine are not a script's to name."""
+    return ReductionSchedule.parse(schedule, len(frames), model.config.sensitive_layers, files=False)
 
 
 def offer(scripting: Scripting) -> None:

@@ -36,6 +36,7 @@ WINDOW_BOUNDS = (2, 10_000)
 
 PolicyName = Literal["spark3r", "uniform", "grid", "anchor", "register"]
 
+_LONGEST_WORD = 4096  # letters: what a path may have
 WORDS = (
     "dense, auto, two factors such as 4x25, uniform, uniform:4, grid, grid:4x25, anchor, anchor:25, register, "
     "chunked:12+4 (or chunked:60+20:auto), or a schedule file"
@@ -112,16 +113,23 @@ class ReductionSchedule:
         return cls(query_factor, min(kv_factor, KV_FACTOR_BOUNDS[1]), sensitive_layers=layers)
 
     @classmethod
-    def parse(cls, word: str, num_frames: int, sensitive_layers: Sequence[int] | None = None) -> ReductionSchedule:
+    def parse(
+        cls, word: str, num_frames: int, sensitive_layers: Sequence[int] | None = None, *, files: bool = True
+    ) -> ReductionSchedule:
         """The schedule meant by a word (see the top of this file) for a clip of so many frames.
 
         sensitive_layers  of the model; None: not known, so all are treated as sensitive. A file has its own.
+        files             whether a word may name one; not where it comes from somebody who may not read this disk
 
         Raises InputError for a word that is none of them.
         """
+        if len(word) > _LONGEST_WORD:
+            raise InputError(f"schedule {word[:20]!r}… is too long: must be {WORDS}")
         if chunks := _CHUNKED.fullmatch(word):
             window, overlap = int(chunks["window"]), int(chunks["overlap"])
-            inner = cls.parse(chunks["inner"] or "dense", min(window or num_frames, num_frames), sensitive_layers)
+            inner = cls.parse(
+                chunks["inner"] or "dense", min(window or num_frames, num_frames), sensitive_layers, files=files
+            )
             return inner.with_(window=window, overlap=overlap)
         if word in ("dense", "off"):
             return cls.off()
@@ -133,7 +141,7 @@ class ReductionSchedule:
             return automatic.with_(policy="spark3r" if word == "auto" else word)
         if name in POLICIES and _FACTORS[POLICIES[name].reads].fullmatch(factors):
             return automatic._given(name, factors)
-        if Path(word).is_file():
+        if files and _is_file(word):
             return cls.read(word)
         raise InputError(f"schedule {word!r}: must be {WORDS}")
 
@@ -281,3 +289,10 @@ def _ranges(numbers: tuple[int, ...]) -> str:
         else:
             runs.append([number])
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
+
+
+def _is_file(word: str) -> bool:
+    try:
+        return Path(word).is_file()
+    except (OSError, ValueError):  # no file can have this name
+        return False

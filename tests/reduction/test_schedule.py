@@ -1,6 +1,7 @@
 """The one dial: bounds, the paper's automatic factors, words, and JSON in and out."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -219,3 +220,20 @@ def test_under_windows_the_tokens_of_one_window_are_counted():
     layout, schedule = TokenLayout(300, 2, (3, 3), reference=150), ReductionSchedule.parse("chunked:12+4:2x3", 300)
     one = TokenLayout(12, 2, (3, 3), reference=6)
     assert schedule.token_counts(layout) == ReductionSchedule.parse("2x3", 300).token_counts(one)
+
+
+@pytest.mark.parametrize("word", ["x" * 300, "9" * 5000, "2x" + "9" * 5000, "{" * 4000, "\0", "chunked:" * 500])
+def test_words_beyond_reason_are_one_sentence(word: str) -> None:
+    with pytest.raises(InputError, match="must be"):
+        ReductionSchedule.parse(word, 300, LAYERS)
+
+
+def test_a_word_of_a_stranger_names_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "schedule.json"
+    path.write_text("{}")
+    told = []
+    for word in (str(path), f"chunked:60+20:{path}", str(tmp_path / "nothing.json")):
+        with pytest.raises(InputError) as refused:
+            ReductionSchedule.parse(word, 300, LAYERS, files=False)
+        told.append(str(refused.value).replace(word, ""))
+    assert told[0] == told[-1]  # whether it is there is not told

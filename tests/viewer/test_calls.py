@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from spark3r.examples import list_clips
 from viewer.calls import ODD_CALL
 from viewer.server import Running
 
@@ -117,3 +118,27 @@ def test_odd_bodies_are_refused_and_leave_the_log_alone(
 def test_scripts_name_models_and_no_files_of_this_machine(name: str, asked: Running, tmp_path: Path) -> None:
     told = [answer(asked, name, [None, str(path), "auto", 2, 0, ".glb"])["error"] for path in (tmp_path, "/nowhere")]
     assert all("must be one of mini" in words for words in told)
+
+
+@pytest.mark.parametrize("name", ["reconstruct", "compare"])
+def test_scripts_name_schedules_and_no_files_of_this_machine(name: str, asked: Running) -> None:
+    told = [answer(asked, name, [brought(asked), "mini", path, 2, 64, ".glb"])["error"] for path in PATHS]
+    assert told[0].replace(*PATHS) == told[1]  # whether it is there is not told
+    assert "must be dense" in told[0]
+
+
+def test_a_script_is_not_told_where_its_clip_was_kept(asked: Running) -> None:
+    clip = brought(asked)
+    for _ in range(2):  # it goes with the first call
+        told = answer(asked, "reconstruct", [clip, "mini", "no word", 2, 64, ".glb"])["error"]
+    assert told.startswith("A file of this clip is gone")
+
+
+PATHS = ("/etc/passwd", "/nowhere")
+
+
+def brought(page: Running) -> list[dict[str, Any]]:
+    """A clip that was uploaded, as a value of a file input."""
+    files = {"files": ("clip.mp4", Path(list_clips()[0].video).read_bytes())}
+    (path,) = httpx.post(f"{page.url}gradio_api/upload", files=files, trust_env=False).json()
+    return [{"path": path, "meta": {"_type": "gradio.FileData"}}]

@@ -1,6 +1,7 @@
 """The result of a run: depth, confidence and cameras per frame, what they cost, and the one filter."""
 
 import dataclasses
+import io
 import json
 import math
 import zipfile
@@ -15,6 +16,7 @@ from spark3r.files import replacing
 from spark3r.geometry import Similarity, unproject_pixels
 from spark3r.reduction.schedule import ReductionSchedule
 from spark3r.stages import AGGREGATOR
+from spark3r.stopping import may_stop
 
 FILE_VERSION = 1  # of the .npz layout
 
@@ -190,7 +192,7 @@ class Reconstruction:
             **{name: getattr(self, name) for name in ("model", "device", "dtype", "kernel")},
         }
         arrays = {name: getattr(self, name) for name, _, _ in _ARRAYS}
-        with replacing(path) as temporary, temporary.open("wb") as file:
+        with replacing(path) as temporary, _AskingFile(io.FileIO(temporary, "wb")) as file:
             np.savez(file, about=np.array(json.dumps(about)), **arrays)
 
     @staticmethod
@@ -252,6 +254,15 @@ class Reconstruction:
         rows, columns = np.divmod(pixel, self.width)
         at = frame, rows, columns
         return PointCloud(xyz, self.images[at], self.confidence[at], self.depth[at], frame, pixel)
+
+
+class _AskingFile(io.BufferedWriter):
+    """Asks whether to stop before every block that is written: an array of a long clip takes seconds."""
+
+    def write(self, block: Any) -> int:
+        """As of any file; raises Cancelled."""
+        may_stop()
+        return super().write(block)
 
 
 def even_shares(

@@ -40,10 +40,23 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileByFile:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """What is imported by now stays: runs that measure their memory collect garbage first, and need not look at it."""
+    """Runs that measure their memory collect garbage first: in a long session they need not look at what stays."""
     if len(session.items) > 50:
-        gc.collect()
-        gc.freeze()
+        import torch._dynamo  # noqa: F401  by the first run that is estimated
+
+        _freeze()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """What a file's tests have imported stays, too."""
+    if len(item.session.items) > 50 and nextitem is not None and nextitem.path != item.path:
+        _freeze()
+
+
+def _freeze() -> None:
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -51,6 +51,13 @@ def share_pools() -> None:
     _of_glibc("mallopt", M_ARENA_MAX, POOLS)
 
 
+def set_apart() -> None:
+    """What is loaded by now stays: every run collects garbage before it measures its memory, and need not look there,
+    which takes some tenths of a second."""
+    gc.collect()
+    gc.freeze()
+
+
 def give_back() -> None:
     """Hand what is no longer used back to the system, which the C library would keep for later."""
     gc.collect()

@@ -27,7 +27,7 @@ from viewer.guard import AccessPolicy, Guard
 from viewer.handlers import Handlers
 from viewer.health import health_routes
 from viewer.layout import USUAL, Choices, build
-from viewer.memory import share_pools
+from viewer.memory import set_apart, share_pools
 from viewer.opening import Opening
 from viewer.patience import be_patient
 from viewer.proxy import pane_routes
@@ -102,6 +102,7 @@ def running(access: Access, model: str) -> Iterator[Running]:
     opening = Opening(engine, *first_settings(model))
     sessions = Sessions(engine, access.lifetimes, access.limits, opening)
     demo = page(engine, sessions, model)
+    set_apart()
     opening.start()
     try:
         _, local, public = demo.launch(

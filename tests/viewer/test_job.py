@@ -5,7 +5,8 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -38,15 +39,43 @@ def done(job: Job) -> Job:
     return job
 
 
-def test_both_runs_are_kept_in_one_world_and_shown_dense_first(
-    engine: Engine, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(turns, "SHORT_SECONDS", 600.0)  # whatever else this machine does
-    nobody = Nobody()
-    done(Job(request_for(), engine, nobody))
-    dense, reduced = nobody.runs.values()
+@pytest.fixture
+def once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairs are measured once, as long ones are: for tests of other things."""
+    monkeypatch.setattr(turns, "SHORT_SECONDS", 0.0)
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A visitor's first run, which no test may change."""
+
+    visitor: Nobody
+    job: Job
+    seconds: float
+
+    def again(self) -> Nobody:
+        """Another visitor, with the same behind her."""
+        other = Nobody()
+        other.runs, other.cache, other.placed = copy(self.visitor.runs), copy(self.visitor.cache), []
+        other.runs._kept, other.runs.shown = dict(other.runs._kept), dict(other.runs.shown)
+        other.cache._dense = dict(other.cache._dense)
+        return other
+
+
+@pytest.fixture(scope="module")
+def visit(engine: Engine, request_for: RequestFor) -> Visit:
+    visitor, started = Nobody(), time.perf_counter()
+    job = Job(request_for(), engine, visitor)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(turns, "SHORT_SECONDS", 600.0)  # whatever else this machine does
+        done(job)
+    return Visit(visitor, job, time.perf_counter() - started)
+
+
+def test_both_runs_are_kept_in_one_world_and_shown_dense_first(visit: Visit) -> None:
+    dense, reduced = visit.visitor.runs.values()
     assert (dense.is_dense, reduced.is_dense) == (True, False)
-    assert nobody.placed == [("left", dense.name), ("right", reduced.name)]
+    assert visit.visitor.placed == [("left", dense.name), ("right", reduced.name)]
     assert dense.baseline is reduced.baseline
     assert dense.scene is not None
     assert reduced.scene is not None
@@ -56,48 +85,44 @@ def test_both_runs_are_kept_in_one_world_and_shown_dense_first(
     assert "4 frames" in reduced.conditions
 
 
-@pytest.mark.slow
-def test_every_second_of_waiting_is_told(engine: Engine, request_for: RequestFor) -> None:
-    nobody = Nobody()
-    started = time.perf_counter()
-    done(Job(request_for(), engine, nobody))
-    took = time.perf_counter() - started
-    told = sum(list(nobody.runs.values())[-1].waited.values())
-    assert 0.6 * took < told < 1.05 * took + 0.1
+def test_every_second_of_waiting_is_told(visit: Visit) -> None:
+    told = sum(list(visit.visitor.runs.values())[-1].waited.values())
+    assert 0.6 * visit.seconds < told < 1.05 * visit.seconds + 0.1
 
 
-@pytest.mark.slow
-def test_another_factor_keeps_the_dense_result_and_times_it_anew(engine: Engine, request_for: RequestFor) -> None:
-    nobody = Nobody()
-    done(Job(request_for(2), engine, nobody))
+def test_another_factor_keeps_the_dense_result_and_times_it_anew(
+    visit: Visit, engine: Engine, request_for: RequestFor
+) -> None:
+    nobody = visit.again()
     before = next(iter(nobody.runs.values()))
     done(Job(request_for(4), engine, nobody))
     after = next(iter(nobody.runs.values()))
     assert len(nobody.runs) == 3
     assert after.scene is before.scene
     assert after.measured is not before.measured  # in turns with the new run
-    assert [side for side, _ in nobody.placed] == ["left", "right", "right"]
+    assert [side for side, _ in nobody.placed] == ["right"]
 
 
-@pytest.mark.slow
-def test_the_same_settings_again_are_the_same_run_measured_anew(engine: Engine, request_for: RequestFor) -> None:
-    nobody = Nobody()
-    done(Job(request_for(), engine, nobody))
-    world = next(iter(nobody.runs.values())).baseline
+@pytest.mark.usefixtures("once")
+def test_the_same_settings_again_are_the_same_run_measured_anew(
+    visit: Visit, engine: Engine, request_for: RequestFor
+) -> None:
+    nobody = visit.again()
+    first = next(iter(nobody.runs.values()))
     done(Job(request_for(), engine, nobody, both=True))
     assert len(nobody.runs) == 2
-    assert all(run.baseline is world for run in nobody.runs.values())
+    assert all(run.baseline is first.baseline for run in nobody.runs.values())
+    assert next(iter(nobody.runs.values())).measured is not first.measured
 
 
-@pytest.mark.slow
-def test_other_frames_need_another_baseline(engine: Engine, request_for: RequestFor) -> None:
-    nobody = Nobody()
-    done(Job(request_for(), engine, nobody))
+@pytest.mark.usefixtures("once")
+def test_other_frames_need_another_baseline(visit: Visit, engine: Engine, request_for: RequestFor) -> None:
+    nobody = visit.again()
     done(Job(request_for(max_frames=3), engine, nobody))
     assert [len(run.scene) for run in nobody.runs.values() if run.scene is not None] == [4, 4, 3, 3]
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("once")
 def test_scores_follow_in_a_quiet_moment_and_hold_nobody_up(
     engine: Engine, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +219,7 @@ def test_visitors_may_not_make_the_machine_download(monkeypatch: pytest.MonkeyPa
     assert models.get("da3-small") == "da3-small"  # this one is on disk
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("once")
 @pytest.mark.parametrize(
     ("where", "step"),
     [(comparing, "match_features"), (scoring, "consistency"), (scoring, "difference"), (job_module, "truth_of")],
@@ -250,7 +275,7 @@ def test_the_unexpected_is_shown_and_logged(
     assert "the pane fell off" in caplog.text
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("once")
 def test_a_sweep_fills_the_grid_and_skips_what_is_known(engine: Engine, request_for: RequestFor) -> None:
     nobody, grid = Nobody(), Grid((1, 2), (1, 2), others=False)
     request = request_for()
@@ -264,7 +289,7 @@ def test_a_sweep_fills_the_grid_and_skips_what_is_known(engine: Engine, request_
     assert len(nobody.runs) == 4
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("once")
 def test_a_stopped_sweep_keeps_what_was_measured(
     engine: Engine, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,10 +378,9 @@ def _wait_in(queue: RunQueue, leave: threading.Event) -> None:
         pytest.fail("had no turn")
 
 
-@pytest.mark.slow
-def test_a_job_that_has_ended_stays_ended(engine: Engine, request_for: RequestFor) -> None:
+def test_a_job_that_has_ended_stays_ended(visit: Visit) -> None:
     """Whoever presses Stop then, and whatever a thread that was held up still tells."""
-    job = done(Job(request_for(), engine, Nobody()))
+    job = visit.job
     job.stop()
     job._tell(phase="measuring", doing="Warming up")
     assert job.report.phase == "done"

@@ -261,9 +261,9 @@ def soak(page: Running, seconds: float, place: Path) -> tuple[Held, Held, Counte
     before, end = Held.now(place), time.monotonic() + seconds
 
     def visitors(number: int) -> None:
-        chance = random.Random(number)
-        while time.monotonic() < end:
-            visit(page, config, chance.choice(WAYS), seen)
+        chance, first = random.Random(number), iter(WAYS[number::AT_ONCE])  # so that each comes in a short soak too
+        while (way := next(first, None)) or time.monotonic() < end:
+            visit(page, config, way or chance.choice(WAYS), seen)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(visitors, range(AT_ONCE)))

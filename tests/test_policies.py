@@ -12,7 +12,7 @@ from spark3r.benchmark.unseen import SCORES
 from spark3r.reduction import ReductionSchedule
 from spark3r.reduction.policies import POLICIES
 
-WORDS = ("dense", "1x2", "uniform:2", "chunked:3+1")
+WORDS = ("dense", "1x2", "chunked:3+1")
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,8 @@ def test_a_row_for_every_length_and_schedule_with_time_and_quality(measured: tup
     assert all(row["total_ms"] > 0 and row["abs_rel"] > 0 and row["clips"] == 1 for row in rows)
     assert [row["speedup_total"] for row in rows if row["schedule"] == "dense"] == [1, 1]
     scored = [row for row in measured[0]["rows"] if (row["frames"], row["schedule"]) == (6, "1x2")]
-    assert rows[5]["auc_30"] == pytest.approx(scored[0]["auc_30"])
-    fastest = min(rows[:4], key=lambda row: row["total_ms"])
+    assert rows[4]["auc_30"] == pytest.approx(scored[0]["auc_30"])
+    fastest = min(rows[:3], key=lambda row: row["total_ms"])
     assert set(fastest["front"]) == set(QUALITIES), "nothing is faster"
 
 

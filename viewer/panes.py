@@ -62,6 +62,16 @@ def build_panes() -> Panes:
 
 
 def _tools() -> dict[str, Any]:
+    """Two groups, one over each pane: of colours, and of views."""
+    with gr.Row(elem_classes="tool-group"):
+        colour, moved_percent = _colours()
+    with gr.Row(elem_classes="tool-group"):
+        block(charts.static_page("view_buttons.html"))
+        view, linked = _view_settings(colour, moved_percent)
+    return {"view": view, "linked": linked}
+
+
+def _colours() -> tuple[gr.Radio, gr.Number]:
     start = ViewSettings()
     colour = gr.Radio(
         [
@@ -72,9 +82,14 @@ def _tools() -> dict[str, Any]:
         elem_id="colour-by",
     )  # fmt: skip
     moved_percent = gr.Number(
-        start.moved_percent, label="0 to, %", step=0.5, elem_id="moved-percent", min_width=0,
+        start.moved_percent, label="Scale, %", step=0.5, elem_id="moved-percent", min_width=0,
     )  # fmt: skip
-    block(charts.static_page("view_buttons.html"))
+    return colour, moved_percent
+
+
+def _view_settings(colour: gr.Radio, moved_percent: gr.Number) -> tuple[ViewInputs, gr.Checkbox]:
+    """All that decides how clouds are drawn, and whether the views are linked; what is rarely wanted is folded."""
+    start = ViewSettings()
     with gr.Accordion("View", open=False, elem_classes="view-settings"):
         confidence = slider(
             *HIDDEN_PERCENT, start.min_confidence_percentile, step=1, label="Hide unsure, %", elem_classes="slim"
@@ -85,5 +100,4 @@ def _tools() -> dict[str, Any]:
         point_size = slider(*POINT_SIZES, start.point_size, step=10, label="Point size, %", elem_classes="slim")
         cameras = gr.Checkbox(start.cameras, label="Cameras", elem_classes="switch")
         linked = gr.Checkbox(True, label="Link views", elem_id="linked", elem_classes="switch")
-    view = ViewInputs(confidence, points, point_size, colour, moved_percent, cameras)
-    return {"view": view, "linked": linked}
+    return ViewInputs(confidence, points, point_size, colour, moved_percent, cameras), linked

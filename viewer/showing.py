@@ -82,7 +82,7 @@ class Showing:
         if run is None:
             words = report.doing if report.is_busy else "Press Run: this clip was not reconstructed yet."
             return Heading("Dense" if side == "left" else "Spark3R", note=words or "Starting")
-        title, subtitle = readout.title(run), f"{run.input.clip.name} · {_settings(run)}"
+        title, subtitle = readout.title(run), f"{_settings(run)} · {run.input.clip.name}"
         times = len(run.measured)
         badge = "at app start" if run.at_start else f"median of {times}" if times > 1 else "measured once"
         time = milliseconds(run.cost.total_ms)

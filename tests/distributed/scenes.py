@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from spark3r import handover, parcels, rank_part, team, world
 from spark3r import ranks as transport
@@ -46,6 +48,16 @@ def command(arguments: list[str], fault: str = "", at: int = -1) -> int:
     if int(os.environ["RANK"]) == at:
         FAULTS[fault]()
     return main(arguments)
+
+
+def finding(module: str, folder: str) -> int:
+    """What `main(rank, ranks)` of a module finds, written to `folder`."""
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group("gloo")
+    found = importlib.import_module(module).main(rank, ranks)
+    Path(folder, f"{rank}.json").write_text(json.dumps(found))
+    dist.destroy_process_group()
+    return 0
 
 
 def stopped_then_whole(clip: str, told: str) -> int:

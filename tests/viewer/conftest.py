@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from spark3r.compare import turns
 from spark3r.frames import SourceInfo
 from spark3r.models.checkpoints import save_checkpoint
 from spark3r.models.families.mini import MINI_CONFIG
@@ -89,6 +90,12 @@ def request_for(model_path: str, clip: Clip) -> Callable[..., RunRequest]:
         return RunRequest(source, INFO, sampling, ReductionSettings("manual", 2, kv_factor, 20, 1, "spark3r"))
 
     return make
+
+
+@pytest.fixture
+def once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairs are measured once, as long ones are: for tests of other things."""
+    monkeypatch.setattr(turns, "SHORT_SECONDS", 0.0)
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 120.0) -> None:

@@ -39,12 +39,6 @@ def done(job: Job) -> Job:
     return job
 
 
-@pytest.fixture
-def once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pairs are measured once, as long ones are: for tests of other things."""
-    monkeypatch.setattr(turns, "SHORT_SECONDS", 0.0)
-
-
 @dataclass(frozen=True)
 class Visit:
     """A visitor's first run, which no test may change."""

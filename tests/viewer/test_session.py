@@ -51,7 +51,7 @@ def test_keys_open_only_what_they_belong_to(sessions: Sessions) -> None:
     assert sessions.server_of("a") is None
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("once")
 def test_a_second_run_has_to_wait_for_the_first(engine: Engine, sessions: Sessions, request_for: RequestFor) -> None:
     session = sessions.open("a")
     with engine.queue.turn(lambda: False, lambda _: None):
@@ -88,7 +88,7 @@ def test_a_machine_without_threads_left_wedges_no_tab(
     assert not session.is_working
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("once")
 def test_both_panes_hold_what_was_run_and_follow_the_view(sessions: Sessions, request_for: RequestFor) -> None:
     session = sessions.open("a")
     session.start(request_for())
@@ -106,7 +106,7 @@ def test_both_panes_hold_what_was_run_and_follow_the_view(sessions: Sessions, re
         assert not pane.scene._cameras.visible
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("once")
 def test_another_clip_clears_the_old_reduced_cloud(sessions: Sessions, request_for: RequestFor) -> None:
     session = sessions.open("a")
     session.start(request_for())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-SECONDS = 15
+SECONDS = 8
 WAYS = (
     "closes", "stops", "falls_silent", "comes_back", "closes_at_a_press", "never_lives", "looks", "brings_files",
     "sends_half",

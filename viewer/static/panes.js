@@ -106,9 +106,11 @@
     }
   }
 
+  const aspectOf = (side) => frameOf(side).clientWidth / Math.max(1, frameOf(side).clientHeight);
+
+  // Linked views look alike, so that the narrower pane decides.
   function lookFor(name, side) {
-    const frame = frameOf(side);
-    const aspect = frame.clientWidth / Math.max(1, frame.clientHeight);
+    const aspect = isLinked() || isWiped() ? Math.min(...SIDES.filter(frameOf).map(aspectOf)) : aspectOf(side);
     const fitting = state.world.looks[name].filter((entry) => entry.aspect <= aspect);
     return fitting.at(-1) ?? state.world.looks[name][0];
   }

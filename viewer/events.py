@@ -20,6 +20,8 @@ Told = TypeVar("Told")
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # scripts have entrances of their own (scripting.py)
 QUIET: dict[str, Any] = {**PRIVATE, "show_progress": "hidden"}
 AT_ONCE: dict[str, Any] = {**QUIET, "concurrency_limit": None}  # the line that runs stand in is ours
+# Plans are answered in the order in which they were asked for: one made before a change must not replace the one after.
+PLAN: dict[str, Any] = {**QUIET, "concurrency_id": "plans"}
 EVERY: dict[str, Any] = {"trigger_mode": "multiple"}  # clicks, those that come before the last one was answered too
 
 # What a page brings along: its own name, the session's key after a reload, and the settings in the address.
@@ -45,7 +47,7 @@ def wire(demo: gr.Blocks, page: Components, handlers: Handlers, runs: RunHandler
     refused = page.clip.click(plainly(handlers.upload_refused), None, told, **EVERY, **in_turn)
     planned = [*handlers.plan_parts, *showing.parts]
     for event in (opened, picked, dropped, refused):
-        event.then(plainly(handlers.clip_settled), settings, planned, **QUIET)
+        event.then(plainly(handlers.clip_settled), settings, planned, **PLAN)
     opened.then(plainly(runs.follow), None, showing.parts, **AT_ONCE)
     # What is set by hand; what the page sets itself is followed by a plan of its own, made of all values together.
     sampling = page.sampling
@@ -54,7 +56,7 @@ def wire(demo: gr.Blocks, page: Components, handlers: Handlers, runs: RunHandler
         sampling.max_frames.input, sampling.max_frames.change, sampling.fps.input, sampling.model.input,
         sampling.resolution.input,
     ]  # fmt: skip
-    gr.on(by_hand, plainly(handlers.settings_changed), settings, planned, trigger_mode="always_last", **QUIET)
+    gr.on(by_hand, plainly(handlers.settings_changed), settings, planned, trigger_mode="always_last", **PLAN)
     page.all_models.expand(plainly(handlers.models_unfolded), settings, page.model_table, **QUIET)
     page.all_models.collapse(plainly(handlers.models_folded), None, None, **QUIET)
     _wire_runs(page, handlers, runs, showing, settings)
@@ -71,13 +73,13 @@ def _wire_runs(page: Components, handlers: Handlers, runs: RunHandlers, showing:
     )  # fmt: skip
     moved = [dials.group_size.release, dials.kv_boost.release, dials.mode.input, dials.policy.input, dials.file.upload]
     for event in (turned, gr.on(moved, None, None, None, queue=False, **PRIVATE)):
-        event.then(plainly(handlers.settings_changed), settings, planned, **QUIET).then(
+        event.then(plainly(handlers.settings_changed), settings, planned, **PLAN).then(
             plainly(runs.run_again), settings, showing.parts, trigger_mode="always_last", **AT_ONCE
         )
     acted = [*page.settings.values(), *showing.parts]
     for block in (page.curve, page.runs, page.footage):
         block.click(plainly(runs.acted), settings, acted, **EVERY, **AT_ONCE).then(
-            plainly(handlers.settings_changed), settings, planned, **QUIET
+            plainly(handlers.settings_changed), settings, planned, **PLAN
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -206,10 +207,7 @@ class Handlers:
             session.planned = None
             return always | {page.frames_plan: "" if session.complaint else charts.message(str(error))}
         session.planned = request.input, plan.schedule
-        dense = session.runs.dense(request.input)
-        session.sweep_seconds = dense and planning.sweep_seconds(
-            request, self._engine.models, session.grid, dense.cost.milliseconds
-        )
+        session.sweep_seconds = partial(planning.sweep_seconds, request, self._engine.models)
         return always | self._plan_parts(session, request, plan)
 
     def _model_table(self, request: RunRequest) -> str:

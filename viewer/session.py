@@ -3,7 +3,7 @@
 import secrets
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,7 +63,7 @@ class Session:
         self.complaint = ""  # why the files dropped last cannot be used; nothing runs until that is mended
         self.settings: Mapping[str, Any] = {}  # of the controls, to set them again after a reload
         self.planned: tuple[Input, ReductionSchedule] | None = None  # what a run would be now
-        self.sweep_seconds: float | None = None  # what a sweep would take, as an estimate
+        self.sweep_seconds: Callable[[Grid, Mapping[str, float]], float] | None = None  # by a dense run's stages
         self.compares_models = False  # the table of all models is unfolded
         self.measure, self.grid = "depth", Grid()  # of the plot
         self.runs, self.cache, self.scoring = Runs(), Cache(), RunQueue(most_waiting=SCORED_LATER)

@@ -69,7 +69,8 @@ class Showing:
     def _curve(self, session: Session) -> str:
         source = session.planned[0] if session.planned else None
         dense = session.runs.dense(source) if source else None
-        seconds = session.sweep_seconds if dense is not None else None
+        about = session.sweep_seconds
+        seconds = about(session.grid, dense.cost.milliseconds) if about is not None and dense is not None else None
         estimate = f"about {charts.coarse(seconds)}" if seconds else ""
         return plot.curve(session.runs, source, session.measure, session.report, estimate, session.grid)
 

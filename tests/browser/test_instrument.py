@@ -14,6 +14,7 @@ from tests.browser.conftest import RUN_MS, camera_position, drag, drawn_share, n
 from viewer.palette import PALETTES
 
 SIDES = ("left", "right")
+EXTENT = ("clientWidth", "clientHeight")
 
 
 @pytest.fixture(scope="module")
@@ -253,6 +254,9 @@ def test_the_report_opens_from_disk_without_a_network(shown: Page, chromium: Bro
     report.goto(path.as_uri())
     for side in SIDES:
         eventually(lambda pane=report.locator(f"#pane-{side} iframe"): drawn_share(pane) > 0.2, 180)
+    wide, high = ([report.locator(f"#side-{side}").evaluate(f"e => e.{way}") for side in SIDES] for way in EXTENT)
+    assert wide[0] == wide[1] <= 800
+    assert abs(high[0] - high[1]) <= 1
     expect(report.locator("h1")).to_have_text(list_clips()[0].title)
     expect(report.locator(".strip-tile")).to_have_count(5)
     before = tile(report, "input")
@@ -263,7 +267,7 @@ def test_the_report_opens_from_disk_without_a_network(shown: Page, chromium: Bro
 
     def from_above() -> bool:
         left, right = (camera_position(report, side) for side in SIDES)
-        return float(np.abs(left - first).max()) > 0.5 and np.allclose(left, right, atol=0.05)
+        return float(np.abs(left - first).max()) > 0.5 and np.allclose(left, right, atol=1e-3)
 
     eventually(from_above)
     assert errors == []

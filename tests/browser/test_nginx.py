@@ -14,10 +14,9 @@ import pytest
 from playwright.sync_api import Browser
 
 from spark3r.examples import list_clips
-from tests.browser.conftest import COARSE, HURRIED, ROOT, START_SECONDS, free_port
+from tests.browser.conftest import COARSE, HURRIED, PROXIED_NAME, ROOT, START_SECONDS, free_port
 
 NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
-NAME = "studio.example"
 WAIT_MS = 200_000
 
 pytestmark = [
@@ -31,7 +30,7 @@ def configuration(folder: Path, port: int, app_port: int) -> Path:
     """The documented one, with ports and a certificate of this test."""
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", f"/CN={NAME}",
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", f"/CN={PROXIED_NAME}",
          "-keyout", key, "-out", certificate],
         check=True, capture_output=True,
     )  # fmt: skip
@@ -66,8 +65,8 @@ def wait_for(url: str, app: subprocess.Popen[bytes]) -> None:
 def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """nginx's port, with the app behind it; both have to end by themselves."""
     folder, port, app_port = tmp_path_factory.mktemp("nginx"), free_port(), free_port()
-    environment = {**os.environ, "GRADIO_ROOT_PATH": "/spark3r"}
-    command = [sys.executable, str(HURRIED), "--port", str(app_port), "--allow-host", NAME]
+    environment = {**os.environ, "GRADIO_ROOT_PATH": "/spark3r", "SPARK3R_HURRIED_FRAMES": "4"}
+    command = [sys.executable, str(HURRIED), "--port", str(app_port), "--allow-host", PROXIED_NAME]
     app = subprocess.Popen(command, env=environment)
     nginx = subprocess.Popen([NGINX, "-c", str(configuration(folder, port, app_port)), "-p", str(folder)])
     try:
@@ -81,18 +80,13 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 def test_everything_works_behind_nginx(chromium: Browser, proxied: int, tmp_path: Path) -> None:
-    browser = chromium.browser_type.launch(
-        executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium",
-        args=["--no-sandbox", "--headless=new", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
-              "--ignore-gpu-blocklist", f"--host-resolver-rules=MAP {NAME} 127.0.0.1"],
-    )  # fmt: skip
-    context = browser.new_context(ignore_https_errors=True, viewport={"width": 1440, "height": 900})
+    context = chromium.new_context(ignore_https_errors=True, viewport={"width": 1440, "height": 900})
     context.add_init_script(COARSE)
     page, strayed = context.new_page(), []
     page.set_default_timeout(WAIT_MS)
-    own = (f"https://{NAME}:{proxied}/spark3r/", f"wss://{NAME}:{proxied}/spark3r/", "data:", "blob:")
+    own = (f"https://{PROXIED_NAME}:{proxied}/spark3r/", f"wss://{PROXIED_NAME}:{proxied}/spark3r/", "data:", "blob:")
     page.on("request", lambda request: None if request.url.startswith(own) else strayed.append(request.url))
-    page.goto(f"https://{NAME}:{proxied}/spark3r/?frames=4", wait_until="domcontentloaded")
+    page.goto(f"https://{PROXIED_NAME}:{proxied}/spark3r/?frames=4", wait_until="domcontentloaded")
     page.wait_for_function("document.querySelectorAll('iframe.viewer').length === 2")
     for side in ("left", "right"):  # their sockets are open
         page.wait_for_function(
@@ -109,5 +103,5 @@ def test_everything_works_behind_nginx(chromium: Browser, proxied: int, tmp_path
     assert got.stat().st_size > 1000
     if picture := os.environ.get("SPARK3R_PICTURE"):
         page.screenshot(path=picture)
-    browser.close()
+    context.close()
     assert [url for url in strayed if not url.endswith("/favicon.ico")] == []

@@ -46,6 +46,10 @@ SHIFTS = """() => {
     for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifted += entry.value;
   }).observe({ type: 'layout-shift', buffered: false });
 }"""
+CUT_OFF = """(selector) => {
+  const box = document.querySelector(selector);
+  return box.scrollHeight - box.clientHeight;
+}"""
 SMALL_TEXT = """() => [...document.querySelectorAll('.page *')]
   .filter((e) => e.checkVisibility() && [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim()))
   .filter((e) => parseFloat(getComputedStyle(e).fontSize) < 12 && parseFloat(getComputedStyle(e).fontSize) > 0)
@@ -107,6 +111,13 @@ def test_the_dial_and_its_effect_are_seen_together(seen: Page, width: int, heigh
     pane = seen.locator("#pane-left iframe").bounding_box()
     assert pane is not None
     assert pane["width"] > pane["height"]
+    assert seen.evaluate(CUT_OFF, ".readout") <= 1  # pixels
+    for side, tools in zip(("left", "right"), seen.locator(".tool-group").all(), strict=True):
+        pane, group = seen.locator(f"#side-{side}").bounding_box(), tools.bounding_box()
+        assert pane is not None
+        assert group is not None
+        assert pane["x"] <= group["x"]
+        assert group["x"] + group["width"] <= pane["x"] + pane["width"]
     assert seen.evaluate(SMALL_TEXT) == []
 
 

@@ -296,15 +296,17 @@
     return matchMedia("(pointer: coarse)").matches ? POINTS.handheld : POINTS.gpu;
   }
 
+  // With every drawn frame while there is a view to follow, else now and then: an idle page lets the machine rest.
   function tick() {
     if (panes()) {
       fitNew();
       link();
       showLegends();
     }
-    requestAnimationFrame(tick);
+    if (SIDES.some((side) => isLive(viewOf(side)))) requestAnimationFrame(tick);
+    else setTimeout(tick, 250);
   }
-  requestAnimationFrame(tick);
+  tick();
   setInterval(() => SIDES.forEach((side) => dress(frameOf(side))), 250);
   setInterval(() => follow().catch(() => { state.address = ""; }), 250);
   setInterval(highlight, 1000); // a pane that was reloaded shows the first frame's camera

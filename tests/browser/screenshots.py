@@ -50,20 +50,22 @@ def main() -> None:
         parser.error(f"no picture {', '.join(sorted(unknown))}: must be of {', '.join(PICTURES)}")
     arguments.out.mkdir(parents=True, exist_ok=True)
     wanted = set(arguments.names or PICTURES)
-    for take, names in WALKS.items():
-        if wanted & set(names):
-            with tab(arguments, offline=take is failed_download) as page:
+    with tabs(arguments) as tab:
+        for take, names in WALKS.items():
+            if wanted & set(names):
+                page = tab()
                 take(page, arguments)
+                page.close()
 
 
 @contextlib.contextmanager
-def tab(arguments: argparse.Namespace, offline: bool) -> Iterator[Page]:
-    """A visitor's tab of an app of its own; `offline`: its hub is a port that is closed, and its cache is empty."""
+def tabs(arguments: argparse.Namespace) -> Iterator[Callable[[], Page]]:
+    """Visitors' tabs of an app whose hub is a port that is closed, and whose cache of models is empty."""
     width, height = arguments.size
     with tempfile.TemporaryDirectory() as empty:
         closed = {"HF_ENDPOINT": f"http://127.0.0.1:{free_port()}", "HF_HOME": empty, "NO_PROXY": "*"}
-        with app_and_browser(**(closed if offline else {})) as (address, browser):
-            yield new_tab(browser, address, width, height, dark=arguments.dark, sharp=True)
+        with app_and_browser(**closed) as (address, browser):
+            yield lambda: new_tab(browser, address, width, height, dark=arguments.dark, sharp=True)
 
 
 def first_visit(page: Page, arguments: argparse.Namespace) -> None:

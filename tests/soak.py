@@ -152,8 +152,9 @@ def closes(visitor: Visitor) -> None:
 def stops(visitor: Visitor) -> None:
     """Changes their mind in the middle of a run."""
     visitor.open(30.0)  # Stop is nobody's before the page is there
+    visitor.live()
     visitor.call("run")
-    visitor.hear(0.3)
+    visitor.live()
     visitor.press_stop()
     visitor.hear(1.0)
     visitor.live("/bye")

@@ -33,7 +33,7 @@ class Page(gr.Blocks):
             error.print_exception = False
             raise
         except Exception as error:
-            log.debug("a call was refused", exc_info=True)
+            log.info("values of a call were refused: %s", type(error).__name__)
             raise gr.Error(ODD_CALL, print_exception=False) from error
 
 
@@ -56,11 +56,12 @@ class OddCalls:
 
         try:
             await self.app(scope, receive, sending)
-        except Exception:
+        except Exception as error:
             path = scope.get("path", "")
             if begun or not path.startswith(CALLS) or path.startswith(UPLOAD):
                 raise
-            log.debug("a call was refused", exc_info=True)
+            log.info("a call was refused: %s", type(error).__name__)
+            log.debug("where", exc_info=True)
             await JSONResponse({"error": ODD_CALL}, status_code=400)(scope, receive, send)
 
 

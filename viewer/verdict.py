@@ -19,10 +19,12 @@ PATH_MOVED = (0.01, 0.03)  # without truth: ATE to the dense path, as a share of
 FASTER = 1.1  # below, reduction does not pay
 
 THRESHOLDS = (
-    "Green: at most 1 point of depth pixels within a factor 1.25 lost, and a camera path error at most 1.25 times "
-    "that of the dense run (or within 0.25 % of the path). Amber: up to 5 points, up to 2 times. Red: beyond, or less "
-    "than 1.1 times as fast. Without truth, against the dense run: depth moved by at most 2 %, 5 %; camera path by at "
-    "most 1 %, 3 % of its length."
+    f"Green: at most {DEPTH_POINTS[0]:g} point of depth pixels within a factor 1.25 lost, and a camera path error at "
+    f"most {PATH_RATIO[0]:g} times that of the dense run (or within {100 * PATH_FLOOR:g} % of the path). Amber: up to "
+    f"{DEPTH_POINTS[1]:g} points, up to {PATH_RATIO[1]:g} times. Red: beyond, or less than {FASTER:g} times as fast. "
+    f"Without truth, against the dense run: depth moved by at most {100 * DEPTH_MOVED[0]:g} %, "
+    f"{100 * DEPTH_MOVED[1]:g} %; camera path by at most {100 * PATH_MOVED[0]:g} %, {100 * PATH_MOVED[1]:g} % of its "
+    "length."
 )
 
 

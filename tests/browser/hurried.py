@@ -1,8 +1,7 @@
 """The app with less to do, for tests: `python tests/browser/hurried.py ARGUMENTS`, those of app.py.
 
 The first example has a few of its frames (as many as SPARK3R_HURRIED_FRAMES says), clouds have few points, since
-software draws them, and short runs are repeated twice, however their times spread on a machine that runs
-tests.
+software draws them, and short runs are measured twice, however their times spread on a machine that runs tests.
 """
 
 import os

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser
 
 from tests.browser.conftest import RUN_MS, new_tab
 
-OFFLINE_MS = 9_000  # longer than a page waits for the answer to a sign of life
+OFFLINE_MS = 12_000  # longer than a page waits for the answer to a sign of life
 CLOSED_SECONDS = 60  # fifteen, on an idle machine
 
 pytestmark = pytest.mark.slow

@@ -36,13 +36,11 @@ from spark3r.reduction import SchedulePlanner
 from tests.official import path_and_commit, with_random_weights
 
 FRAMES, HEIGHT, WIDTH, PATCH = 120, 126, 168, 14
-FEW = 8  # frames of a first pass, which is not timed
 TYPE = torch.bfloat16
 FASTVGGT, OFFICIAL = "fastvggt", "official, dense"
 UNUSED = ("einops", "matplotlib", "matplotlib.pyplot")  # imported for trackers and pictures
 
-
-Way = Callable[[int], object]
+Way = Callable[[], object]
 
 
 class OnCpu(SourceFileLoader):
@@ -92,31 +90,33 @@ def fastvggt_of(folder: str) -> nn.Module:
 
 
 def ways(checkouts: dict[str, str]) -> dict[str, Way]:
-    """Everything that is timed: {name: one pass of so many frames through the trunk}."""
+    """Everything that is timed: {name: one pass through the trunk}."""
     network = random_model("vggt", "cpu", TYPE)
     grid = network.grid(HEIGHT, WIDTH)
     images = torch.rand(1, FRAMES, 3, HEIGHT, WIDTH, dtype=TYPE)
     patches = torch.randn(FRAMES, grid[0] * grid[1], network.config.width, dtype=TYPE)
     schedule = ReductionSchedule.parse("auto", FRAMES, network.config.sensitive_layers)
 
-    def ours(plan: Planner, frames: int) -> None:
-        network.aggregate(patches[:frames].clone(), network.trunk.layout(frames, grid), plan)
+    layout = network.trunk.layout(FRAMES, grid)
+
+    def ours(plan: Planner) -> None:
+        network.aggregate(patches.clone(), layout, plan)
 
     found: dict[str, Way] = {"own, dense": partial(ours, dense), "own, auto": partial(ours, SchedulePlanner(schedule))}
     if "vggt" in checkouts:
         official: Any = official_of(checkouts["vggt"])
 
-        def plugged(frames: int) -> None:
+        def plugged() -> None:
             with accelerate(official, schedule):
-                official.aggregator(images[:, :frames])
+                official.aggregator(images)
 
-        found |= {OFFICIAL: lambda frames: official.aggregator(images[:, :frames]), "official, plug-in auto": plugged}
+        found |= {OFFICIAL: lambda: official.aggregator(images), "official, plug-in auto": plugged}
     if FASTVGGT in checkouts:
         rival = fastvggt_of(checkouts[FASTVGGT])
 
-        def merged(frames: int) -> None:
+        def merged() -> None:
             with mock.patch.multiple(torch.cuda, synchronize=lambda: None, empty_cache=lambda: None):
-                rival(images[:, :frames])
+                rival(images)
 
         found["FastVGGT"] = merged
     return found
@@ -124,18 +124,18 @@ def ways(checkouts: dict[str, str]) -> dict[str, Way]:
 
 @torch.inference_mode()
 def measured(found: dict[str, Way], turns: int) -> list[dict[str, Any]]:
-    """Rows, in turns after a short first pass."""
+    """Rows, in turns; the first of all does not count, as kernels are chosen in it."""
     seconds: dict[str, list[float]] = {name: [] for name in found}
     kernels: dict[str, set[str]] = {name: set() for name in found}
-    for way in found.values():
-        way(FEW)
-    for _ in range(turns):
+    for turn in range(1 + turns):
         for name, way in found.items():
             started = time.process_time()
-            with recording(kernels[name].add):
-                way(FRAMES)
-            seconds[name].append(time.process_time() - started)
-            print(f"{name}: {seconds[name][-1]:.1f} s", file=sys.stderr, flush=True)
+            with recording(kernels[name].add if turn else lambda _: None):
+                way()
+            spent = time.process_time() - started
+            print(f"{name}, turn {turn}: {spent:.1f} s", file=sys.stderr, flush=True)
+            if turn:
+                seconds[name].append(spent)
     base = median(seconds.get(OFFICIAL, seconds["own, dense"]))
     return [
         {
@@ -155,14 +155,19 @@ def main() -> int:
     torch.manual_seed(0)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkouts", nargs="*", metavar="NAME=PATH[@COMMIT]")
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=3, help="that count (a minute or two for each code)")
     parser.add_argument("--json", type=Path, help="write machine and rows to this file")
     arguments = parser.parse_args()
     given = {one.partition("=")[0]: path_and_commit(one.partition("=")[2]) for one in arguments.checkouts}
     rows = measured(ways({name: path for name, (path, _) in given.items()}), arguments.turns)
     for row in rows:
         print(json.dumps(row))
-    about = {**machine(torch.device("cpu")), "command": "python -m tests.trunks vggt=PATH fastvggt=PATH"}
+    about = {
+        **machine(torch.device("cpu")),
+        "command": " ".join(
+            ("python -m tests.trunks", *(f"{name}=PATH" for name in given), f"--turns {arguments.turns}")
+        ),
+    }
     clip = {"frames": FRAMES, "height": HEIGHT, "width": WIDTH, "dtype": "bfloat16", "turns": arguments.turns}
     code = {name: commit for name, (_, commit) in given.items()}
     if arguments.json is not None:

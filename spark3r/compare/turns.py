@@ -15,6 +15,7 @@ from spark3r.estimate import network_size
 from spark3r.frames import Frames
 from spark3r.inference import Progress, reconstruct
 from spark3r.kernels import forced_kernel
+from spark3r.kernels.choice import seconds_choosing
 from spark3r.models.network import Network
 from spark3r.reconstruction import Reconstruction
 from spark3r.reduction import ReductionSchedule
@@ -90,11 +91,11 @@ class Turns:
 
         reused_seconds: what a baseline that is not run again takes; it counts as part of a turn.
         """
-        started = time.perf_counter()
+        started = self._clock()
         self._planned = repeats or self._expected_turns(names, reused_seconds)
         self._turn(names)
         if repeats is None:
-            self._planned = self._turns_for(time.perf_counter() - started + reused_seconds)
+            self._planned = self._turns_for(self._clock() - started + reused_seconds)
         for _ in range(1, self._planned):
             self._turn(names)
         patience = started + PATIENCE_SECONDS
@@ -110,13 +111,15 @@ class Turns:
         """One timed run between two looks at the machine's speed."""
         key = self._key(name)
         before = self._last_speed or self._speed()
-        with self._stopwatch.spending(name):
-            started = time.perf_counter()
-            scene = reconstruct(
-                self._frames, self._network, self._schedules[name], resolution=self._resolution,
-                progress=self._heard(name, "run", _PAST.get(key)), cancel=self._listener.cancel,
-            )  # fmt: skip
-            seconds = time.perf_counter() - started
+        started, chose = self._clock(), seconds_choosing()
+        scene = reconstruct(
+            self._frames, self._network, self._schedules[name], resolution=self._resolution,
+            progress=self._heard(name, "run", _PAST.get(key)), cancel=self._listener.cancel,
+        )  # fmt: skip
+        seconds = self._clock() - started
+        self._stopwatch.add(name, seconds)
+        if seconds_choosing() > chose:
+            self._stopwatch.add("choosing kernels", seconds_choosing() - chose)
         _remember(key, seconds * 1e3)
         self._last_speed = self._speed()
         self._keep(name, scene, Measurement(scene.cost, seconds, (before, self._last_speed)))
@@ -136,6 +139,11 @@ class Turns:
         self.runs[name] = run
         if self._listener.finished is not None:
             self._listener.finished(run)
+
+    @staticmethod
+    def _clock() -> float:
+        """Seconds, but for those that kernels are chosen in."""
+        return time.perf_counter() - seconds_choosing()
 
     def _speed(self) -> float:
         self._listener.check()

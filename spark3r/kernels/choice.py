@@ -90,6 +90,14 @@ def device_clock(device: torch.device) -> Callable[[], float]:
     return now
 
 
+_chosen: list[float] = []  # seconds of every question that was measured in this process
+
+
+def seconds_choosing() -> float:
+    """What measuring kernels took in this process so far: the first run of a size pays it, and it is no part of it."""
+    return sum(_chosen)
+
+
 class Memory:
     """Measured times by question, of this machine and torch: in the process, and in a file for the next one.
 
@@ -108,8 +116,10 @@ class Memory:
             return known
         with self._lock:  # two threads that time at once would disturb each other
             if question not in self._known:
+                started = time.perf_counter()
                 self._known[question] = _apart(ask)
                 self._write()
+                _chosen.append(time.perf_counter() - started)
             return self._known[question]
 
     def _write(self) -> None:

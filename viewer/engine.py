@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from itertools import count
 
 from spark3r.errors import Cancelled, InputError
@@ -14,6 +14,7 @@ from spark3r.estimate import estimate, needed_memory, network_size
 from spark3r.frames import SourceInfo, planned_frames
 from spark3r.models.checkpoints import list_models, load_model, named, needs_download, pick_device, pick_dtype, skeleton
 from spark3r.models.network import Network
+from spark3r.stopping import aside
 from viewer.memory import Memory
 from viewer.state import SamplingSettings
 from viewer.uploads import Uploads
@@ -132,7 +133,11 @@ class Models:
         progress: Callable[[int, int], None] | None = None,  # bytes of a download so far, and in all
         cancel: Callable[[], bool] | None = None,
     ) -> Network:
-        """The network of that name or path, loaded if need be; that may take minutes. Raises InputError, Cancelled."""
+        """The network of that name or path, loaded if need be; that may take minutes. Raises InputError, Cancelled.
+
+        It is loaded in a thread that ends: torch keeps workers for every thread that has computed once, and where there
+        are more of them than processors none of them waits awake, so that all runs take a tenth longer.
+        """
         known = self._loaded.get(name)
         if known is not None:  # nobody waits for another visitor's download
             return known
@@ -145,12 +150,16 @@ class Models:
             if name not in self._loaded:
                 if not is_bundled(name):  # two large ones never stand in memory together
                     self._loaded = {known: model for known, model in self._loaded.items() if is_bundled(known)}
-                self._loaded[name] = load_model(name, progress=progress, cancel=cancel)
+                self._loaded[name] = aside(partial(load_model, name, progress=progress, cancel=cancel), _never)
             return self._loaded[name]
 
     def at_hand(self, name: str) -> Network | None:
         """The network if that takes no time, else None."""
         return self.get(name) if is_bundled(name) else self._loaded.get(name)
+
+
+def _never() -> bool:
+    return False
 
 
 @cache

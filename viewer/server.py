@@ -55,6 +55,8 @@ THEME = Base(
     border_color_primary_dark="#2b303a", input_background_fill_dark="#1d2128",
 )  # fmt: skip
 
+LOOKS_FOR_CALLS_SECONDS = 0.05  # gradio does a thousand times a second, which disturbs whatever is measured beside it
+
 log = logging.getLogger(__name__)
 
 
@@ -157,6 +159,7 @@ def page(engine: Engine, sessions: Sessions, model: str) -> gr.Blocks:
         handlers = Handlers(components, sessions, engine, clips, cards, showing)
         offer(Scripting(engine, [name for _, name in models]))
         wire(demo, components, handlers, RunHandlers(components, sessions, engine, handlers, showing), showing)
+    demo._queue.sleep_when_free = demo._queue.progress_update_sleep_when_free = LOOKS_FOR_CALLS_SECONDS
     return demo
 
 

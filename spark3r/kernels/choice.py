@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -131,22 +132,8 @@ class Memory:
 
 def _apart(ask: Callable[[], Times]) -> Times:
     """In a thread of its own: counters, autocast and inference mode of the run under way neither see nor change it."""
-    answer: list[Times] = []
-    failure: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            with torch.no_grad():
-                answer.append(ask())
-        except BaseException as error:  # noqa: BLE001 told in the caller's thread
-            failure.append(error)
-
-    thread = threading.Thread(target=work, name="spark3r-kernels")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return answer[0]
+    with ThreadPoolExecutor(1, "spark3r-kernels") as alone:
+        return alone.submit(torch.no_grad()(ask)).result()
 
 
 def _entries(path: Path) -> dict[str, dict[str, Times]]:

@@ -16,17 +16,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Playwright, expect, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 HURRIED = Path(__file__).with_name("hurried.py")  # the app with less to do
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
 PROXIED_NAME = "studio.example"  # in docs/nginx.conf
 FLAGS = [
-    "--no-sandbox", "--headless=new", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
-    "--ignore-gpu-blocklist", "--disable-background-networking", "--no-first-run", "--disable-sync",
+    "--no-sandbox", "--headless=new", "--disable-background-networking", "--no-first-run", "--disable-sync",
     "--disable-component-update", f"--host-resolver-rules=MAP {PROXIED_NAME} 127.0.0.1",
 ]  # fmt: skip
+WEBGL = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]  # by the processor
 UPLOAD_MIB = (6, 10, 40)  # of one file, of one visitor, of all: the limits of the page that is tested
 START_SECONDS = 180
 RUN_MS = 180_000
@@ -101,7 +101,7 @@ def wait_for_server(url: str, server: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def app_and_browser(**environment: str) -> Iterator[tuple[str, Browser]]:
+def app_and_browser(*, webgl: bool = True, **environment: str) -> Iterator[tuple[str, Browser]]:
     """For scripts: the address of an app of their own, started with these variables, and a browser."""
     url = f"http://127.0.0.1:{(port := free_port())}/"
     command = [sys.executable, str(ROOT / "app.py"), "--port", str(port)]
@@ -110,7 +110,7 @@ def app_and_browser(**environment: str) -> Iterator[tuple[str, Browser]]:
         wait_for_server(url, server)
         with (
             sync_playwright() as playwright,
-            closing(playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)) as browser,
+            closing(launched(playwright, webgl)) as browser,
         ):
             yield url, browser
     finally:
@@ -118,10 +118,15 @@ def app_and_browser(**environment: str) -> Iterator[tuple[str, Browser]]:
         server.wait(timeout=30)
 
 
+def launched(playwright: Playwright, webgl: bool) -> Browser:
+    """A browser; without WebGL the page alone is drawn, at a tenth of the cost where there is no GPU."""
+    return playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *(WEBGL if webgl else ["--disable-gpu"])])
+
+
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = launched(playwright, webgl=True)
         yield browser
         browser.close()
 

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from playwright.sync_api import Page
@@ -63,7 +64,7 @@ def tabs(arguments: argparse.Namespace) -> Iterator[Callable[[], Page]]:
     """Visitors' tabs of an app whose hub is a port that is closed, and whose cache of models is empty."""
     width, height = arguments.size
     with tempfile.TemporaryDirectory() as empty:
-        closed = {"HF_ENDPOINT": f"http://127.0.0.1:{free_port()}", "HF_HOME": empty, "NO_PROXY": "*"}
+        closed: dict[str, Any] = {"HF_ENDPOINT": f"http://127.0.0.1:{free_port()}", "HF_HOME": empty, "NO_PROXY": "*"}
         with app_and_browser(**closed) as (address, browser):
             yield lambda: new_tab(browser, address, width, height, dark=arguments.dark, sharp=True)
 

@@ -65,7 +65,7 @@ def main() -> int:
 @contextlib.contextmanager
 def tab() -> Iterator[Page]:
     """A visitor's tab of an app of its own, with the first example's result."""
-    with app_and_browser() as (address, browser):
+    with app_and_browser(webgl=False) as (address, browser):
         page = new_tab(browser, address, clouds=False)  # drawn by the processor they would be what is measured
         wait_first(page)
         yield page

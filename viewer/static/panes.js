@@ -9,6 +9,8 @@
   const OUT_OF_SIGHT = 1e4;
   const POINTS = { handheld: 250, gpu: 600 }; // thousands
   const SAME = 1e-5; // of a pose: below is rounding
+  const REST_MS = 60; // a hand does not notice
+  const SETTLED_MS = 500;
   const MOVED = ["difference", "error"];
   const state = { world: null, address: "", baseline: "", frame: 0, wipe: 0.5, nearRatio: { left: 0, right: 0 }, known: {} };
 
@@ -59,9 +61,21 @@
     view.sendCamera?.();
   }
 
+  // Calls `act` with every drawn frame while it says that something moves and for a while after, else now and then: an idle
+  // page lets the machine rest, which may be measuring.
+  function rhythm(act) {
+    let moved = -Infinity;
+    (function beat() {
+      const now = performance.now();
+      if (act(now)) moved = now;
+      if (now - moved < SETTLED_MS) requestAnimationFrame(beat);
+      else setTimeout(beat, REST_MS);
+    })();
+  }
+
   const differs = (a, b) => !a || a.some((value, i) => Math.abs(value - b[i]) > SAME * (1 + Math.abs(value)));
 
-  // What moved last leads; a view that has just come takes the place of the one that was there.
+  // What moved last leads; a view that has just come takes the place of the one that was there. True where any did.
   function link() {
     const live = SIDES.filter((side) => isLive(viewOf(side)));
     for (const side of SIDES) if (!live.includes(side)) delete state.known[side];
@@ -79,6 +93,7 @@
       state.known[side] = poses[side];
       cut(side);
     }
+    return Boolean(leader);
   }
 
   // Walls between the eye and the scene are not drawn; the share is kept while the visitor orbits and zooms.
@@ -296,19 +311,14 @@
     return matchMedia("(pointer: coarse)").matches ? POINTS.handheld : POINTS.gpu;
   }
 
-  // With every drawn frame while there is a view to follow, else now and then: an idle page lets the machine rest.
-  function tick() {
-    if (panes()) {
-      fitNew();
-      link();
-      showLegends();
-    }
-    if (SIDES.some((side) => isLive(viewOf(side)))) requestAnimationFrame(tick);
-    else setTimeout(tick, 250);
-  }
-  tick();
+  rhythm(() => {
+    if (!panes()) return false;
+    fitNew();
+    showLegends();
+    return link();
+  });
   setInterval(() => SIDES.forEach((side) => dress(frameOf(side))), 250);
   setInterval(() => follow().catch(() => { state.address = ""; }), 250);
   setInterval(highlight, 1000); // a pane that was reloaded shows the first frame's camera
-  window.spark3r = { state, look, choose, palette, gradient, movedPercent, setWipe, points };
+  window.spark3r = { state, look, choose, palette, gradient, movedPercent, setWipe, points, rhythm };
 })();

@@ -1,6 +1,7 @@
 // The frames of a comparison: input, both depths, a wipe between them, their difference; scrubbed without a server.
 (() => {
   const PLAY_FPS = { least: 4, most: 15, photos: 4 };
+  const RETRY_MS = 250;
   const TELL_MS = 300; // after scrubbing has stopped, colours by depth follow
   const NAMES = { input: "Input", wipe: "Wipe", difference: "Difference" };
   const sheets = new Map(); // address → image
@@ -132,7 +133,11 @@
     return sheets.get(url);
   }
 
-  // The sheet at hand first, then all others one after the other; sheets of what is no longer shown are let go.
+  const isMeasuring = () => document.querySelector("#progress .progress")?.dataset.phase === "measuring";
+  const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+  // The sheet at hand first, then all others one after the other, while nothing is timed: server and browser would take
+  // part of the machine. Sheets of what is no longer shown are let go.
   async function prefetch() {
     const { perSheet, frames, kinds } = world();
     const mine = api().state.address;
@@ -141,6 +146,7 @@
     const count = Math.ceil(frames / perSheet);
     for (let i = 0; i < count; i += 1) {
       for (const kind of kinds) {
+        while (isMeasuring()) await pause(RETRY_MS);
         if (api().state.address !== mine) return;
         const image = sheet(kind, ((first + i) % count) * perSheet);
         await image.decode().catch(() => {});
@@ -205,7 +211,7 @@
   function show() {
     const { frame } = api().state;
     const key = `${frame}|${api().movedPercent()}`;
-    if (strip.shown === key) return;
+    if (strip.shown === key) return false;
     let complete = true;
     for (const kind of world().kinds) if (strip.tiles[kind]) complete = draw(strip.tiles[kind], kind, frame) && complete;
     drawWipe(frame);
@@ -216,6 +222,7 @@
     strip.label.textContent = `Frame ${frame + 1} of ${world().frames}` + (isVideo() ? ` · ${second.toFixed(1)} s` : "");
     legends();
     if (complete) strip.shown = key;
+    return complete;
   }
 
   const isVideo = () => world().seconds.some((second) => !Number.isInteger(second));
@@ -252,17 +259,19 @@
     fetch(`timeline/${key}/frame/${frame}`, { method: "POST" }).catch(() => { strip.told = -1; });
   }
 
-  function tick(now) {
-    if (strip.root?.isConnected && world()) {
-      if (strip.playing && now >= strip.next) {
-        api().choose((api().state.frame + 1) % world().frames);
-        strip.next = Math.max(strip.next + 1000 / rate(), now - 100);
-      }
-      show();
-      tell(now);
-    } else if (world()) build();
-    requestAnimationFrame(tick);
+  // True while frames are played or scrubbed.
+  function beat(now) {
+    if (!world()) return false;
+    if (!strip.root?.isConnected) build();
+    if (!strip.root) return false;
+    if (strip.playing && now >= strip.next) {
+      api().choose((api().state.frame + 1) % world().frames);
+      strip.next = Math.max(strip.next + 1000 / rate(), now - 100);
+    }
+    const drew = show();
+    tell(now);
+    return drew || strip.playing;
   }
   document.addEventListener("spark3r:world", build);
-  requestAnimationFrame(tick);
+  api().rhythm(beat);
 })();

@@ -11,6 +11,7 @@ from statistics import median, stdev
 import torch
 
 STEADY = 0.10  # the machine's speed may move by this share before times of then and now are no longer divided
+SLOWED = 0.50  # beyond this share below its best the machine is doing something else, however evenly
 BUSY = 0.20  # a spread beyond this is told as a busy machine
 _OUTER = 5  # one value in so many is left out of the spread, at either end
 
@@ -62,8 +63,8 @@ class Samples:
 class Factor:
     """How many times less the second of two things takes than the first."""
 
-    median: float  # ratio of the medians
-    low: float  # range of the ratios pair by pair; of all with all where they were not measured in pairs
+    median: float  # of the ratios pair by pair, which see the same machine; of all with all where there are no pairs
+    low: float  # their range
     high: float
     spread: float  # of the ratios, as `Samples.spread`
     uncertainty: float = 0.0  # of the ratios, as `Samples.uncertainty`
@@ -77,7 +78,7 @@ class Factor:
             (one, other) for one in before.values for other in after.values
         )  # fmt: skip
         ratios = Samples(tuple(one / other for one, other in pairs))
-        return cls(before.median / after.median, ratios.low, ratios.high, ratios.spread, ratios.uncertainty)
+        return cls(ratios.median, ratios.low, ratios.high, ratios.spread, ratios.uncertainty)
 
 
 def reference_speed(device: torch.device, dtype: torch.dtype) -> float:
@@ -124,7 +125,13 @@ class Stopwatch:
         self.seconds[on] = self.seconds.get(on, 0.0) + seconds
 
 
-def is_busy(speeds: Sequence[float], *factors: Factor | None) -> bool:
-    """Whether the numbers are to be taken with doubt: the machine's speed drifted, or what was measured spreads."""
-    drifted = len(speeds) > 1 and Samples(tuple(speeds)).spread > STEADY
-    return drifted or any(factor is not None and factor.spread > BUSY for factor in factors)
+def is_busy(speeds: Sequence[float], *factors: Factor | None, fastest: float = 0.0) -> bool:
+    """Whether the numbers are to be taken with doubt: the machine's speed drifted or is far from its `fastest`, or what
+    was measured spreads.
+
+    speeds: in order of time; the first half of them is held against the second, so that a moment's work tells nothing.
+    """
+    slowed = len(speeds) > 0 and fastest > (1 + SLOWED) * median(speeds)
+    half = len(speeds) // 2
+    drifted = half > 0 and changed(median(speeds[:half]), median(speeds[-half:])) > STEADY
+    return slowed or drifted or any(factor is not None and factor.spread > BUSY for factor in factors)

@@ -42,8 +42,11 @@ def test_nothing_is_divided_by_nothing() -> None:
 def test_busy_is_a_drifting_machine_or_a_spreading_factor() -> None:
     steady, wide = Factor(2.0, 1.9, 2.1, 0.1), Factor(2.0, 1.5, 2.5, 0.5)
     assert not is_busy((100.0, 104.0, 99.0), steady, None)
-    assert is_busy((100.0, 120.0, 99.0), steady)
+    assert not is_busy((100.0, 120.0, 99.0), steady)  # a moment
+    assert is_busy((100.0, 120.0), steady)
     assert is_busy((100.0, 104.0, 99.0), wide)
+    assert not is_busy((100.0, 114.0, 99.0, 100.0, 113.0, 99.0), steady)  # unsure, but not moving
+    assert is_busy((100.0, 99.0, 100.0, 114.0, 113.0, 112.0), steady)
     assert changed(2.0, 1.0) == changed(1.0, 2.0) == 1.0
 
 

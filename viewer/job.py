@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from spark3r.compare import DENSE, REDUCED, Comparison, Run, RunProgress, compare
+from spark3r.compare import DENSE, REDUCED, Comparison, Measurement, Run, RunProgress, compare
 from spark3r.errors import Cancelled, InputError
 from spark3r.estimate import network_size
 from spark3r.formatting import byte_count
@@ -149,7 +149,7 @@ class Job:
         known = None if self._both else self._visitor.cache.dense(self._request.input)
         self._shown_s = 0.0
         self._comparison = comparison = compare(
-            frames, model, {REDUCED: schedule}, baseline=known and known[0], scored=False,
+            frames, model, {REDUCED: schedule}, baseline=known and known[0], earlier=self._earlier(), scored=False,
             resolution=self._request.sampling.resolution or None, **self._how(), progress=self._hear,
             finished=self._finished, cancel=self._cancel.is_set,
         )  # fmt: skip
@@ -182,6 +182,11 @@ class Job:
         against = self._visitor.runs[name].against
         flops = sum(comparison.flops(DENSE).values())
         return {"against": replace(against, arithmetic=comparison.arithmetic_factor(), dense_flops=flops)}
+
+    def _earlier(self) -> dict[str, tuple[Measurement, ...]]:
+        """What was measured of the same before: measuring again adds to it."""
+        runs = self._visitor.runs
+        return {kind: runs[name].measured for kind, name in self._names.items() if self._both and name in runs}
 
     def _how(self) -> dict[str, Any]:
         """How often is measured: as `compare` thinks best."""
@@ -234,7 +239,7 @@ class Job:
         assert known is not None  # the dense run comes first
         name, baseline = self._names[REDUCED], known[1]
         self._keep(name, run, replace(run.scene, images=baseline.scene.images), self._settings, baseline)
-        if len(run.measured) == 1:
+        if run.turns == 1:
             self._arrange(name)
 
     def _arrange(self, name: str) -> None:

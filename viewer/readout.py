@@ -160,7 +160,7 @@ def _waited(left: KeptRun | None, right: KeptRun | None) -> str:
     """Where every second went."""
     if right is None or not right.waited:
         return ""
-    repeats = {REDUCED: len(right.measured), DENSE: len(left.measured) if left is not None and left.is_dense else 1}
+    repeats = {REDUCED: right.turns, DENSE: left.turns if left is not None and left.is_dense else 1}
     return waiting({name: spent for name, spent in right.waited.items() if spent >= 0.05}, repeats)
 
 

@@ -47,6 +47,7 @@ class KeptRun:
     truth: Scores | None = None
     fit: Consistency | None = None  # to the pictures, where there is no truth
     waited: Mapping[str, float] = field(default_factory=dict)  # seconds, by what they were spent on
+    turns: int = 1  # how often it was measured in the latest comparison
     at_start: bool = False  # measured when the app started, for everybody
 
     @property
@@ -71,7 +72,7 @@ class KeptRun:
 
     def with_run(self, run: Run) -> "KeptRun":
         """The same after another measurement."""
-        return replace(self, measured=run.measured, cost=run.cost)
+        return replace(self, measured=run.measured, cost=run.cost, turns=run.turns)
 
 
 class Runs(Mapping[str, KeptRun]):

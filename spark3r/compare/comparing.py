@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from spark3r.compare.result import DENSE, REDUCED, Comparison, Run, difference
+from spark3r.compare.result import DENSE, REDUCED, Comparison, Measurement, Run, difference
 from spark3r.compare.turns import SHORT_SECONDS, Listener, RunProgress, Turns
 from spark3r.errors import InputError
 from spark3r.estimate import Schedule, schedule_for
@@ -43,6 +43,7 @@ def compare(
     device: str | None = None,
     dtype: torch.dtype | str | None = None,
     repeats: int | None = None,
+    earlier: Mapping[str, Sequence[Measurement]] | None = None,
     scored: bool = True,
     progress: Callable[[RunProgress], None] | None = None,
     finished: Callable[[Run], None] | None = None,
@@ -56,7 +57,10 @@ def compare(
                long one is reused, and divided by only while the machine's speed agrees (`Comparison.doubt`)
     truth      of the whole clip or of these frames; every result is then scored against it
     repeats    how often each is run, 1 or more. None: turns of less than five seconds three times at least, and more
-               while a factor spreads by more than 15 % and ten seconds are not over; longer ones once
+               while a factor spreads by more than 15 % or its mean is not sure to 2.5 %, and ten seconds are not over;
+               longer ones once
+    earlier    by name, `measured` of an earlier comparison of the same frames, model, size and schedules: its latest
+               turns count on, if the machine is as fast as it was, so that measuring again makes times surer
     scored     False leaves the scores out (`differences`, `truth`, `consistency` are empty), for a caller who shows the
                times at once and finds the scores later: `difference`, `metrics.evaluate`, `metrics.consistency`
     progress   called several times a second, for the warm-up too
@@ -73,7 +77,7 @@ def compare(
     schedules = {DENSE: ReductionSchedule.off(), **_named(schedule, len(frames), network)}
     listener, stopwatch = Listener(progress, finished, cancel), Stopwatch()
     stopwatch.add("reading", frames.decode_ms / 1e3)
-    turns = Turns(frames, network, schedules, resolution, listener, stopwatch)
+    turns = Turns(frames, network, schedules, resolution, listener, stopwatch, earlier or {})
     names = list(schedules)
     reused_seconds = 0.0
     if baseline is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import zip_longest
 from statistics import median
 from typing import Any
 
@@ -53,6 +54,7 @@ class Measurement:
     cost: Cost
     seconds: float  # by the clock, without decoding
     speeds: tuple[float, float]  # FLOP/s of the reference product, just before and just after
+    fastest: float = 0.0  # FLOP/s, the best that the reference product reached in this process so far
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +66,12 @@ class Run:
     measured: tuple[Measurement, ...]  # at least one, in order
     ended_at: float  # of the last measurement, `time.monotonic()`
     reused: bool = False  # measured in an earlier comparison, not in this one
+    carried: int = 0  # so many of the first measurements are of earlier comparisons
+
+    @property
+    def turns(self) -> int:
+        """How often it was measured in this comparison."""
+        return len(self.measured) - self.carried
 
     @property
     def total(self) -> Samples:
@@ -175,9 +183,12 @@ class Comparison:
 
     @property
     def busy(self) -> bool:
-        """Whether the machine did other work meanwhile: its speed drifted, or a factor spreads too far."""
-        speeds = [speed for run in self.runs.values() if not run.reused for speed in run.speeds]
-        return is_busy(speeds, *(self.total_factor(name) for name in self.runs if name != DENSE))
+        """Whether the machine did other work meanwhile: it is slow, its speed drifted, or a factor spreads too far."""
+        turns = zip_longest(*(run.measured for run in self.runs.values() if not run.reused))
+        measured = [one for turn in turns for one in turn if one is not None]
+        speeds = [speed for one in measured for speed in one.speeds]
+        factors = [self.total_factor(name) for name in self.runs if name != DENSE]
+        return is_busy(speeds, *factors, fastest=max((one.fastest for one in measured), default=0.0))
 
     @property
     def waited_s(self) -> float:

@@ -6,8 +6,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import quantiles
 from typing import Literal
 from weakref import WeakKeyDictionary
+
+import torch
 
 from spark3r.compare.result import DENSE, Measurement, Run, alignment
 from spark3r.errors import Cancelled
@@ -19,13 +22,15 @@ from spark3r.kernels.choice import seconds_choosing
 from spark3r.models.network import Network
 from spark3r.reconstruction import Reconstruction
 from spark3r.reduction import ReductionSchedule
-from spark3r.timing import Factor, Stopwatch, reference_speed
+from spark3r.timing import BUSY, Factor, Stopwatch, changed, reference_speed
 
 SHORT_SECONDS = 5.0  # turns that take less are repeated
 LEAST_TURNS = 3
 ENOUGH_SPREAD = 0.15  # repeated beyond the least while factors spread further …
 SURE = 0.025  # … or their mean is less certain than that, so that the next press tells the same …
 PATIENCE_SECONDS = 10.0  # … and no more than this was spent
+LOOKS = 7  # at the machine's speed, before it is said to have changed
+MOST_CARRIED = 12  # turns of earlier comparisons that count on
 WARM_UP_FRAMES = 2  # enough to load kernels and libraries, too few to cost much
 
 _REMEMBERED = 256  # times of past runs
@@ -69,12 +74,15 @@ class Turns:
         resolution: int | None,
         listener: Listener,
         stopwatch: Stopwatch,
+        earlier: Mapping[str, Sequence[Measurement]],
     ):
         self.runs: dict[str, Run] = {}
         self._frames, self._network, self._schedules, self._resolution = frames, network, schedules, resolution
         self._listener, self._stopwatch = listener, stopwatch
+        self._earlier = earlier
+        self._carried: dict[str, tuple[Measurement, ...]] = {}  # what of that counts on
         self._planned = 1
-        self._last_speed: float | None = None  # after a run is before the next one
+        self._last_speed = 0.0  # after a run is before the next one
 
     def warm_up(self) -> None:
         """Every schedule once on a few frames, unless this process has done it before."""
@@ -91,6 +99,11 @@ class Turns:
 
         reused_seconds: what a baseline that is not run again takes; it counts as part of a turn.
         """
+        self._last_speed = self._speed()
+        if self._earlier:
+            looks = [self._speed() for _ in range(LOOKS)]
+            self._last_speed = looks[-1]
+            self._carried = _of_this_speed(self._earlier, names, max(looks))
         started = self._clock()
         self._planned = repeats or self._expected_turns(names, reused_seconds)
         self._turn(names)
@@ -99,7 +112,7 @@ class Turns:
         for _ in range(1, self._planned):
             self._turn(names)
         patience = started + PATIENCE_SECONDS
-        while repeats is None and self._planned > 1 and self._doubts() and time.perf_counter() < patience:
+        while repeats is None and self._planned > 1 and self._doubts() and self._clock() < patience:
             self._planned += 1
             self._turn(names)
 
@@ -110,7 +123,7 @@ class Turns:
     def _run(self, name: str) -> None:
         """One timed run between two looks at the machine's speed."""
         key = self._key(name)
-        before = self._last_speed or self._speed()
+        before = self._last_speed
         started, chose = self._clock(), seconds_choosing()
         scene = reconstruct(
             self._frames, self._network, self._schedules[name], resolution=self._resolution,
@@ -118,25 +131,25 @@ class Turns:
         )  # fmt: skip
         seconds = self._clock() - started
         self._stopwatch.add(name, seconds)
-        if seconds_choosing() > chose:
-            self._stopwatch.add("choosing kernels", seconds_choosing() - chose)
+        if seconds_choosing() > chose:  # once for a machine, as a warm-up is for a process
+            self._stopwatch.add("warm-up", seconds_choosing() - chose)
         _remember(key, seconds * 1e3)
         self._last_speed = self._speed()
-        self._keep(name, scene, Measurement(scene.cost, seconds, (before, self._last_speed)))
+        self._keep(name, scene, Measurement(scene.cost, seconds, (before, self._last_speed), self._fastest))
 
     def _keep(self, name: str, scene: Reconstruction, measurement: Measurement) -> None:
         """Adds a measurement; the result is that of the first run, in the world of the dense one."""
-        earlier = self.runs.get(name)
-        if earlier is not None and not earlier.reused:
-            run = Run(name, earlier.scene, (*earlier.measured, measurement), time.monotonic())
-        elif earlier is not None:  # a baseline that is measured anew keeps its result
-            run = Run(name, earlier.scene, (measurement,), time.monotonic())
+        earlier, carried = self.runs.get(name), self._carried.get(name, ())
+        before = carried if earlier is None or earlier.reused else earlier.measured
+        if earlier is not None:  # a baseline that is measured anew keeps its result, too
+            placed = earlier.scene
         else:
             with self._stopwatch.spending("scores"):
                 dense = self.runs.get(DENSE)
                 placed = scene if dense is None else scene.transformed(alignment(scene, dense.scene))
-            run = Run(name, placed, (measurement,), time.monotonic())
-        self.runs[name] = run
+        run = self.runs[name] = Run(
+            name, placed, (*before, measurement), time.monotonic(), carried=len(carried)
+        )  # fmt: skip
         if self._listener.finished is not None:
             self._listener.finished(run)
 
@@ -148,7 +161,17 @@ class Turns:
     def _speed(self) -> float:
         self._listener.check()
         with self._stopwatch.spending("speed checks"):
-            return reference_speed(self._network.device, self._network.dtype)
+            speed = reference_speed(self._network.device, self._network.dtype)
+        _FASTEST[self._product] = max(speed, self._fastest)
+        return speed
+
+    @property
+    def _product(self) -> tuple[torch.device, torch.dtype]:
+        return self._network.device, self._network.dtype
+
+    @property
+    def _fastest(self) -> float:
+        return _FASTEST.get(self._product, 0.0)
 
     def _doubts(self) -> bool:
         dense = self.runs[DENSE]
@@ -166,7 +189,7 @@ class Turns:
         tell = self._listener.progress
         if tell is None:
             return None
-        turn = 0 if phase == "warm-up" or name not in self.runs else len(self.runs[name].measured)
+        turn = 0 if phase == "warm-up" or name not in self.runs else self.runs[name].turns
 
         def heard(now: Progress) -> None:
             about = (name, phase, turn, self._planned, expected_ms)
@@ -179,11 +202,26 @@ class Turns:
         return (*conditions(self._network, self._schedules[name]), frames, self._resolution)
 
 
+def _of_this_speed(
+    earlier: Mapping[str, Sequence[Measurement]], names: Sequence[str], speed: float
+) -> dict[str, tuple[Measurement, ...]]:
+    """The latest turns of all `names`, if the machine was undisturbed about as fast then as it is now; else none.
+
+    About: within a turn all runs see the same machine. speed: the best of some looks. What else runs for a moment, a
+    page that draws say, only ever makes a look slower, so the earlier ones are told by their upper quartile.
+    """
+    turns = min((len(earlier.get(name, ())) for name in names), default=0)
+    carried = {name: tuple(earlier.get(name, ()))[-min(turns, MOST_CARRIED) :] for name in names if turns}
+    speeds = [one for some in carried.values() for measured in some for one in measured.speeds]
+    return carried if speeds and changed(quantiles(speeds, n=4)[2], speed) <= BUSY else {}
+
+
 def conditions(network: Network, schedule: ReductionSchedule) -> tuple[object, ...]:
     """What, beside the clip, decides how long a run takes."""
     return network.config.name, network.device, network.dtype, forced_kernel(), schedule
 
 
+_FASTEST: dict[tuple[torch.device, torch.dtype], float] = {}  # FLOP/s of the reference product in this process
 _PAST: OrderedDict[tuple[object, ...], float] = OrderedDict()  # milliseconds of earlier runs in this process
 
 

@@ -114,7 +114,7 @@ class Job:
         self._ask_for_memory()  # before a download or a load …
         self._tell(phase="preparing", doing=f"Loading {self._request.sampling.model}")
         model = self._engine.models.get(self._request.sampling.model, self._count_bytes, self._cancel.is_set)
-        clock.lap("loading the model")
+        clock.lap("loading")
         self._ask_for_memory()  # … and now that the network is there
         self._tell(doing="Reading the clip", fraction=None)
         frames = self._visitor.cache.frames(self._request.input, lambda: self._read(model))

@@ -149,11 +149,10 @@ def _dial_bar() -> dict[str, Any]:
             label="Schedule, as probe writes it", show_label=False, file_types=[".json"], height=58, visible=False,
             elem_classes="drop schedule",
         )  # fmt: skip
-        with gr.Column(elem_classes="actions", min_width=0):
-            with gr.Row(elem_classes="buttons"):
-                run = gr.Button("Run", variant="primary", elem_id="run", min_width=0)
-                stop = gr.Button("Stop", interactive=False, elem_id="stop", min_width=0)
-            progress = block(elem_id="progress")
+        with gr.Column(elem_classes="actions", min_width=0), gr.Row(elem_classes="buttons"):
+            run = gr.Button("Run", variant="primary", elem_id="run", min_width=0)
+            stop = gr.Button("Stop", interactive=False, elem_id="stop", min_width=0)
+        progress = block(elem_id="progress")
     reduction = ReductionInputs(mode, query_factor, kv_factor, group_size, kv_boost, policy, file)
     return {"reduction": reduction, "run": run, "stop": stop, "progress": progress}
 

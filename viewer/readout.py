@@ -103,7 +103,7 @@ def headline(left: KeptRun, right: KeptRun) -> Headline:
     note = against.doubt if in_turns else "Not measured in turns: two runs of different minutes."
     busy = in_turns and (against.busy or (whole is not None and whole.spread > BUSY))
     if whole is not None and busy:
-        note = "Busy machine: take this number with doubt."
+        note = "Busy machine: doubt this number."
     return Headline(
         factor(whole.median if whole else None),
         factor_range(whole.low, whole.high) if whole and len(right.measured) > 1 else "",

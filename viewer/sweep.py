@@ -94,6 +94,9 @@ class SweepJob(Job):
                 self._both = False
             self._tell(doing="Scoring", live={})
             self._score(nullcontext)  # between two points nothing is measured; a dot needs its error
+        present = runs.find(source, self._request.reduction.schedule(len(frames), model.config.sensitive_layers))
+        if present is not None and present.scene is not None:  # what the dials say, rather than the last point
+            self._visitor.place("right", present.name)
 
     def _follow_up(self) -> None:
         """Nothing: every point was scored at once."""

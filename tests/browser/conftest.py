@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Playwright, Route, expect, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 HURRIED = Path(__file__).with_name("hurried.py")  # the app with less to do
@@ -39,6 +39,12 @@ COARSE = """if (location.pathname.includes("/viewer/") && !location.search.inclu
   history.replaceState(null, "", "?fixedDpr=0.5");"""
 
 VIEWER = re.compile(r"/viewer/[^/]+/$")  # the page of a 3-D view
+
+
+def empty_view(route: Route) -> None:
+    """In place of a 3-D view."""
+    route.fulfill(body="<html></html>", content_type="text/html")
+
 
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -166,7 +172,7 @@ def new_tab(
     if not sharp:
         context.add_init_script(COARSE)
     if not clouds:
-        context.route(VIEWER, lambda route: route.fulfill(body="<html></html>", content_type="text/html"))
+        context.route(VIEWER, empty_view)
     page = context.new_page()
     page.strayed, page.errors = [], []  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     own = (address, address.replace("http", "ws"), "data:", "blob:")

@@ -284,6 +284,16 @@ def test_a_sweep_fills_the_grid_and_skips_what_is_known(engine: Engine, request_
 
 
 @pytest.mark.usefixtures("once")
+def test_a_sweep_ends_with_what_the_dials_say(engine: Engine, request_for: RequestFor) -> None:
+    nobody, request = Nobody(), request_for()
+    dials = replace(request.reduction, kv_boost=ReductionSchedule.kv_boost)  # the first point of the grid
+    done(SweepJob(replace(request, reduction=dials), Grid((1, 2), (1, 2), others=False), engine, nobody))
+    shown = nobody.runs.at("right")
+    assert shown is not None
+    assert (shown.schedule.query_factor, shown.schedule.kv_factor) == (2, 2)
+
+
+@pytest.mark.usefixtures("once")
 def test_a_stopped_sweep_keeps_what_was_measured(
     engine: Engine, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -112,7 +113,7 @@ class Turns:
         for _ in range(1, self._planned):
             self._turn(names)
         patience = started + PATIENCE_SECONDS
-        while repeats is None and self._planned > 1 and self._doubts() and self._clock() < patience:
+        while repeats is None and self._planned > 1 and self._doubts(DENSE in names) and self._clock() < patience:
             self._planned += 1
             self._turn(names)
 
@@ -173,10 +174,12 @@ class Turns:
     def _fastest(self) -> float:
         return _FASTEST.get(self._product, 0.0)
 
-    def _doubts(self) -> bool:
+    def _doubts(self, pairs: bool) -> bool:
+        """pairs: both sides are measured; beside a reused time a point of a sweep need not be so sure."""
         dense = self.runs[DENSE]
         factors = (Factor.of(dense.total, run.total) for name, run in self.runs.items() if name != DENSE)
-        return any(one is not None and (one.spread > ENOUGH_SPREAD or one.uncertainty > SURE) for one in factors)
+        sure = SURE if pairs else math.inf
+        return any(one is not None and (one.spread > ENOUGH_SPREAD or one.uncertainty > sure) for one in factors)
 
     def _turns_for(self, seconds: float) -> int:
         return LEAST_TURNS if seconds < SHORT_SECONDS else 1

@@ -69,7 +69,7 @@ def tabs(arguments: argparse.Namespace) -> Iterator[Callable[[], Page]]:
     with tempfile.TemporaryDirectory() as empty:
         closed: dict[str, Any] = {"HF_ENDPOINT": f"http://127.0.0.1:{free_port()}", "HF_HOME": empty, "NO_PROXY": "*"}
         with app_and_browser(**closed) as (address, browser):
-            quiet = new_tab(browser, address, clouds=False)  # what draws them would be part of the first numbers
+            quiet = new_tab(browser, address, clouds=False)  # see draw
             wait_first(quiet)
             quiet.context.close()
             yield lambda: new_tab(browser, address, width, height, dark=arguments.dark, sharp=True)
@@ -86,29 +86,34 @@ def first_visit(page: Page, arguments: argparse.Namespace) -> None:
     page.wait_for_timeout(1500)
     save(page, arguments.out / "page_during.png")
     wait_done(page)
-    page.context.route(VIEWER, empty_view)
-    page.reload()  # and of these numbers
-    wait_first(page)
-    page.wait_for_timeout(SETTLE_MS)
+    draw(page, False)
     reconstruct(page)
-    page.context.unroute(VIEWER)
-    page.reload()
-    wait_first(page)
-    page.wait_for_timeout(2 * SETTLE_MS)  # the clouds travel and are drawn
+    draw(page, True)
     save(page, arguments.out / "page.png")
     print(page.inner_text("#readout"), page.inner_text("#quality"), sep="\n")
 
 
+def draw(page: Page, clouds: bool) -> None:
+    """The page anew with or without its clouds: what draws them would be part of what is measured."""
+    if clouds:
+        page.context.unroute(VIEWER)
+    else:
+        page.context.route(VIEWER, empty_view)
+    page.reload()
+    wait_first(page)
+    page.wait_for_timeout(2 * SETTLE_MS if clouds else SETTLE_MS)  # they travel and are drawn
+
+
 def sweep(page: Page, arguments: argparse.Namespace) -> None:
     """A small sweep."""
-    wait_first(page)
+    draw(page, False)
     page.locator(".menu summary", has_text="Grid").click()
     page.locator("[data-grid=queries]").fill("1, 2, 4")
     page.locator("[data-grid=keys]").fill("1, 8, 64")
     page.locator("[data-action=sweep]").click()
     page.wait_for_selector("[data-action=stop-sweep]", timeout=RUN_MS)
     page.wait_for_selector("[data-action=stop-sweep]", timeout=3 * RUN_MS, state="detached")
-    page.wait_for_timeout(SETTLE_MS)
+    draw(page, True)
     save(page, arguments.out / "page_sweep.png")
 
 

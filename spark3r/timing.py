@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from statistics import median, stdev
 
 import torch
@@ -63,20 +64,22 @@ class Samples:
 class Factor:
     """How many times less the second of two things takes than the first."""
 
-    median: float  # of the ratios pair by pair, which see the same machine; of all with all where there are no pairs
+    median: float  # of the ratios pair by pair, where a pair saw the same machine; else of all with all
     low: float  # their range
     high: float
     spread: float  # of the ratios, as `Samples.spread`
     uncertainty: float = 0.0  # of the ratios, as `Samples.uncertainty`
 
     @classmethod
-    def of(cls, before: Samples, after: Samples) -> Factor | None:
-        """before ÷ after; None where nothing was measured that could be divided by."""
+    def of(cls, before: Samples, after: Samples, *, paired: bool = True) -> Factor | None:
+        """before ÷ after; None where nothing was measured that could be divided by.
+
+        paired: equally many values were measured in turns, one of each side.
+        """
         if after.low <= 0:
             return None
-        pairs = zip(before.values, after.values, strict=True) if len(before) == len(after) else (
-            (one, other) for one in before.values for other in after.values
-        )  # fmt: skip
+        in_turns = paired and len(before) == len(after)
+        pairs = zip(before.values, after.values, strict=True) if in_turns else product(before.values, after.values)
         ratios = Samples(tuple(one / other for one, other in pairs))
         return cls(ratios.median, ratios.low, ratios.high, ratios.spread, ratios.uncertainty)
 

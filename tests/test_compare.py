@@ -235,6 +235,22 @@ def test_what_a_slower_machine_measured_does_not_count_on(invented):
     assert found.runs["dense"].total.values == (2000, 2000, 2000)
 
 
+def test_what_was_not_measured_in_the_same_turns_does_not_count_on(invented):
+    """The dense run was measured anew beside another schedule: its times are no pairs with those of the first."""
+    first = invented(machine([2.0] * 3, [1.0] * 3))
+    second = invented(machine([4.0] * 3, [1.0] * 3), baseline=first.runs["dense"])
+    earlier = {"dense": second.runs["dense"].measured, "reduced": first.run().measured}
+    found = invented(machine([3.0] * 3, [1.0] * 3), earlier=earlier)
+    assert found.runs["dense"].total.values == (3000, 3000, 3000)
+
+
+def test_a_reused_time_makes_no_pairs(invented):
+    dense = invented(machine([1.0, 1.06, 1.12], [0.5] * 3), repeats=3).runs["dense"]
+    found = invented(machine([], [0.5, 0.52, 0.48]), baseline=dense, retime_baseline=False, repeats=3)
+    total = found.total_factor()
+    assert (total.low, total.high) == pytest.approx((1.0 / 0.52, 1.12 / 0.48))  # of all with all
+
+
 def test_turns_count_on_in_pairs_and_only_the_latest(invented):
     first = invented(machine([1.0] * 14, [0.5] * 14), repeats=14)
     earlier = {name: run.measured for name, run in first.runs.items()}

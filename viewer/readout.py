@@ -93,7 +93,7 @@ def factor_of(left: KeptRun, right: KeptRun) -> Factor | None:
     """Left ÷ right, whole run: as measured in turns, where left is the dense run of right's clip."""
     if left.is_dense and left.input == right.input and not right.is_dense:
         return right.against.total
-    return Factor.of(left.total, right.total) if left.name != right.name else None
+    return Factor.of(left.total, right.total, paired=False) if left.name != right.name else None
 
 
 def headline(left: KeptRun, right: KeptRun) -> Headline:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import zip_longest
 from statistics import median
@@ -54,7 +55,8 @@ class Measurement:
     cost: Cost
     seconds: float  # by the clock, without decoding
     speeds: tuple[float, float]  # FLOP/s of the reference product, just before and just after
-    fastest: float = 0.0  # FLOP/s, the best that the reference product reached in this process so far
+    turn: int  # runs with the same number were measured one right after the other
+    fastest: float  # FLOP/s, the best that the reference product reached in this process so far
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +69,10 @@ class Run:
     ended_at: float  # of the last measurement, `time.monotonic()`
     reused: bool = False  # measured in an earlier comparison, not in this one
     carried: int = 0  # so many of the first measurements are of earlier comparisons
+
+    def is_in_turns_with(self, other: Run) -> bool:
+        """Whether every measurement of either has one of the other's beside it."""
+        return [one.turn for one in self.measured] == [one.turn for one in other.measured]
 
     @property
     def turns(self) -> int:
@@ -143,11 +149,11 @@ class Comparison:
 
     def total_factor(self, name: str | None = None) -> Factor | None:
         """Dense ÷ reduced of the whole run; None where that must not be divided (`doubt` says why)."""
-        return None if self.doubt(name) else Factor.of(self.runs[DENSE].total, self.run(name).total)
+        return self._factor(name, operator.attrgetter("total"))
 
     def aggregator_factor(self, name: str | None = None) -> Factor | None:
         """Dense ÷ reduced of frame attention, global attention and matching; None as for `total_factor`."""
-        return None if self.doubt(name) else Factor.of(self.runs[DENSE].aggregator, self.run(name).aggregator)
+        return self._factor(name, operator.attrgetter("aggregator"))
 
     def arithmetic_factor(self, name: str | None = None, aggregator: bool = False) -> float:
         """Dense ÷ reduced in floating-point operations, of the whole run or of the aggregator: no noise touches it."""
@@ -180,6 +186,12 @@ class Comparison:
             f"The machine is {100 * changed(1.0, speed):.0f} % {way} than when the dense run was measured: "
             "measure both again for a factor."
         )
+
+    def _factor(self, name: str | None, samples: Callable[[Run], Samples]) -> Factor | None:
+        if self.doubt(name):
+            return None
+        dense, run = self.runs[DENSE], self.run(name)
+        return Factor.of(samples(dense), samples(run), paired=dense.is_in_turns_with(run))
 
     @property
     def busy(self) -> bool:

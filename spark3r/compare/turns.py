@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections import OrderedDict
@@ -118,10 +119,11 @@ class Turns:
             self._turn(names)
 
     def _turn(self, names: Sequence[str]) -> None:
+        number = next(_NUMBERS)
         for name in names:
-            self._run(name)
+            self._run(name, number)
 
-    def _run(self, name: str) -> None:
+    def _run(self, name: str, turn: int) -> None:
         """One timed run between two looks at the machine's speed."""
         key = self._key(name)
         before = self._last_speed
@@ -136,7 +138,7 @@ class Turns:
             self._stopwatch.add("warm-up", seconds_choosing() - chose)
         _remember(key, seconds * 1e3)
         self._last_speed = self._speed()
-        self._keep(name, scene, Measurement(scene.cost, seconds, (before, self._last_speed), self._fastest))
+        self._keep(name, scene, Measurement(scene.cost, seconds, (before, self._last_speed), turn, self._fastest))
 
     def _keep(self, name: str, scene: Reconstruction, measurement: Measurement) -> None:
         """Adds a measurement; the result is that of the first run, in the world of the dense one."""
@@ -148,9 +150,8 @@ class Turns:
             with self._stopwatch.spending("scores"):
                 dense = self.runs.get(DENSE)
                 placed = scene if dense is None else scene.transformed(alignment(scene, dense.scene))
-        run = self.runs[name] = Run(
-            name, placed, (*before, measurement), time.monotonic(), carried=len(carried)
-        )  # fmt: skip
+        run = Run(name, placed, (*before, measurement), time.monotonic(), carried=len(carried))
+        self.runs[name] = run
         if self._listener.finished is not None:
             self._listener.finished(run)
 
@@ -177,7 +178,8 @@ class Turns:
     def _doubts(self, pairs: bool) -> bool:
         """pairs: both sides are measured; beside a reused time a point of a sweep need not be so sure."""
         dense = self.runs[DENSE]
-        factors = (Factor.of(dense.total, run.total) for name, run in self.runs.items() if name != DENSE)
+        others = (run for name, run in self.runs.items() if name != DENSE)
+        factors = (Factor.of(dense.total, run.total, paired=pairs) for run in others)
         sure = SURE if pairs else math.inf
         return any(one is not None and (one.spread > ENOUGH_SPREAD or one.uncertainty > sure) for one in factors)
 
@@ -208,13 +210,15 @@ class Turns:
 def _of_this_speed(
     earlier: Mapping[str, Sequence[Measurement]], names: Sequence[str], speed: float
 ) -> dict[str, tuple[Measurement, ...]]:
-    """The latest turns of all `names`, if the machine was undisturbed about as fast then as it is now; else none.
+    """The latest turns that all `names` were measured in, if the machine, undisturbed, was about as fast then as it is
+    now; else none.
 
     About: within a turn all runs see the same machine. speed: the best of some looks. What else runs for a moment, a
     page that draws say, only ever makes a look slower, so the earlier ones are told by their upper quartile.
     """
-    turns = min((len(earlier.get(name, ())) for name in names), default=0)
-    carried = {name: tuple(earlier.get(name, ()))[-min(turns, MOST_CARRIED) :] for name in names if turns}
+    by_turn = {name: {one.turn: one for one in earlier.get(name, ())} for name in names}
+    shared = sorted(set.intersection(*map(set, by_turn.values())))[-MOST_CARRIED:]
+    carried = {name: tuple(known[turn] for turn in shared) for name, known in by_turn.items()}
     speeds = [one for some in carried.values() for measured in some for one in measured.speeds]
     return carried if speeds and changed(quantiles(speeds, n=4)[2], speed) <= BUSY else {}
 
@@ -225,6 +229,7 @@ def conditions(network: Network, schedule: ReductionSchedule) -> tuple[object, .
 
 
 _FASTEST: dict[tuple[torch.device, torch.dtype], float] = {}  # FLOP/s of the reference product in this process
+_NUMBERS = itertools.count()  # of turns in this process
 _PAST: OrderedDict[tuple[object, ...], float] = OrderedDict()  # milliseconds of earlier runs in this process
 
 
